@@ -1,0 +1,1 @@
+"""Zero-downtime blue-green deployments with automatic rollback, on your own nginx."""

@@ -1,0 +1,1 @@
+"""Facts and rules: release, environment, traffic, deployment, sample, verdict. No I/O."""
