@@ -35,7 +35,7 @@ class EnvironmentOptions(Strict):
     endpoints: list[Annotated[str, AfterValidator(_endpoint)]] = Field(min_length=1, description="Where the environment answers.")
     health_url: Annotated[str, AfterValidator(_url)] | None = Field(
         None,
-        description="Full URL of the basic health check (BLUE_HEALTH_CHECK_URL, GREEN_HEALTH_CHECK_URL); else the endpoint and health.path.",
+        description="Full URL of the basic health check (BLUE_HEALTH_CHECK_URL, GREEN_HEALTH_CHECK_URL); else endpoint + path.",
     )
 
     def parsed(self) -> list[Endpoint]:

@@ -10,7 +10,7 @@ from bleen.model.environment import Environment
 
 
 class Judgement(StrEnum):
-    PASS = "pass"  # nothing speaks against it, and enough was seen
+    PASS = "pass"  # noqa: S105 - a judgement, no password. Nothing speaks against it, and enough was seen
     FAIL = "fail"  # take the traffic back
     INCONCLUSIVE = "inconclusive"  # hold: not enough was seen, or the two environments cannot be told apart
 
