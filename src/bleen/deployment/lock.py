@@ -1,0 +1,55 @@
+"""A lock file that its process holds for as long as it lives: a free one proves that the last holder is dead."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class Lock:
+    """An flock beside the store."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._held = False
+
+    def acquire(self) -> bool:
+        """True when this process holds the lock, now or already."""
+        if not self._held:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)  # for people; nothing decides by it
+            self._held = True
+        return True
+
+    def close(self) -> None:
+        """The lock is free."""
+        os.close(self._descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Some living process holds the lock."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def holder_pid(path: Path) -> int:
+    """The process that holds the lock; 0 when nobody does."""
+    try:
+        return int(path.read_text() or 0) if is_held(path) else 0
+    except (FileNotFoundError, ValueError):
+        return 0

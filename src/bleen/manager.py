@@ -1,0 +1,409 @@
+"""BlueGreenDeploymentManager: checks the state, submits a command, answers. The one object that users hold.
+
+It drives nothing itself: deployments run in the controller, a process of its own that outlives this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from bleen.config.digest import release_digest
+from bleen.config.load import Loaded
+from bleen.deployment.detect import Detection, detect
+from bleen.deployment.plan import DeployRequest, plan, protections_off
+from bleen.deployment.ports import Ports
+from bleen.deployment.rollback import order_rollback
+from bleen.errors import BleenError, Refused, WrongState
+from bleen.model.deployment import CommandKind, Deployment, DeploymentStatus, PlannedStep
+from bleen.model.environment import Environment
+from bleen.model.release import Release
+from bleen.model.traffic import TrafficSplit
+from bleen.records.history import Record, read_history
+from bleen.records.status import StatusReport, read_status
+from bleen.store.reader import Reader
+from bleen.store.store import Store
+from bleen.store.writer import Who, Writer
+from bleen.traffic.router import Finding
+
+POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentResult:
+    """How a deployment ended."""
+
+    deployment: str  # its id; "" when nothing had to be done
+    version: str
+    outcome: str  # "promoted", "rolled_back", "frozen", "failed", "refused", or "already_active"
+    reason: str
+    cause: str = ""  # of a rollback
+    duration_s: float = 0.0
+    figures: dict[str, Any] = field(default_factory=dict)  # requests, failed_requests, detected_after_s, restored_after_s, ...
+
+    @property
+    def exit_code(self) -> int:
+        """0 done; 1 failed and rolled back; 3 a person is needed; 4 refused."""
+        return 0 if self.outcome == "already_active" else DeploymentStatus(self.outcome).exit_code
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPreview:
+    """What a deployment would do."""
+
+    candidate: Environment
+    baseline: Environment | None
+    steps: tuple[PlannedStep, ...]
+    protections_off: list[str]
+
+
+class BlueGreenDeploymentManager:
+    """Deploys one service blue-green. Made by `bleen.open_manager`, used as an asynchronous context manager.
+
+    Every method raises a `bleen.errors.BleenError`: UsageError for a wrong call, Refused (and its kinds) when the state
+    does not allow it, StoreUnavailable when the store does not answer. Times are seconds, times of day seconds since the epoch.
+    """
+
+    def __init__(self, loaded: Loaded, store: Store, ports: Ports, who: Who, start_controller: Callable[[], None]) -> None:
+        self.loaded = loaded
+        self.config = loaded.config
+        self._store = store
+        self._ports = ports
+        self._who = who
+        self._start_controller = start_controller
+
+    # -- what is -------------------------------------------------------------------------------------------------
+
+    async def initialize(self) -> Detection:
+        """The active environment as the proxy and the health checks tell it, and whether the record agrees."""
+        route = await self._store.run(lambda: self._read(Reader.route))
+        reading = await self._ports.proxy.router.read()
+        probes = {environment: await self._ports.ask(environment) for environment in Environment}
+        return detect(route, reading, probes)
+
+    async def status(self) -> StatusReport:
+        """Where the service stands."""
+        return await asyncio.to_thread(read_status, self.loaded.state_dir, self.config.service)
+
+    async def watch(self, interval_s: float = 0.2) -> AsyncIterator[StatusReport]:
+        """The status again and again, until the caller stops."""
+        while True:
+            yield await self.status()
+            await asyncio.sleep(interval_s)
+
+    async def history(self, limit: int = 20) -> list[Record]:
+        """The newest deployments first, each with its events."""
+        return await asyncio.to_thread(read_history, self.loaded.state_dir, self.config.service, limit)
+
+    async def logs(self, environment: Environment, lines: int = 100) -> list[str]:
+        """The last lines that the release in the environment wrote."""
+        return await self._ports.runtime.logs(environment, lines)
+
+    async def check(self) -> list[Finding]:
+        """What is wrong before anything moves; changes nothing."""
+        return await self._ports.proxy.installer.check()
+
+    async def plan(self, request: DeployRequest) -> PlanPreview:
+        """What `deploy` would do now."""
+        candidate, baseline = await self._store.run(lambda: self._read(_places))
+        first = baseline is None
+        steps = plan(self.config, request, first=first)
+        return PlanPreview(candidate, baseline, steps, protections_off(self.config, request, first=first))
+
+    # -- what is asked for ---------------------------------------------------------------------------------------
+
+    async def deploy(
+        self,
+        version: str,
+        commit_hash: str = "",
+        branch: str = "",
+        *,
+        skip_tests: bool = False,
+        skip_migration: bool = False,
+        skip_cache_warming: bool = False,
+        skip_load_testing: bool = False,
+        redeploy: bool = False,
+    ) -> DeploymentResult:
+        """The release is active and has baked, or users are on the old one again: the result tells which.
+
+        Cancelling the wait leaves the deployment running in its controller.
+        """
+        release = Release(version, commit_hash, branch)
+        request = DeployRequest(release, skip_tests, skip_migration, skip_cache_warming, skip_load_testing, redeploy)
+        submitted = await self.submit(request)
+        return submitted if isinstance(submitted, DeploymentResult) else await self.wait(submitted.id)
+
+    async def submit(self, request: DeployRequest) -> Deployment | DeploymentResult:
+        """The deployment is in the store and a controller runs; or the result says that the release is active already.
+
+        Raises Refused when deployments are switched off or the version is known with another digest, DeploymentActive
+        when another deployment is under way.
+        """
+        if not self.config.deployment.enabled:
+            origin = self.loaded.origins.get("deployment.enabled", "bleen.yaml")
+            raise Refused(f"deployments are switched off (deployment.enabled is false, from {origin})", next_command="bleen config")
+        digest = release_digest(self.config, request.release.commit_hash)
+        release = Release(request.release.version, request.release.commit_hash, request.release.branch, digest)
+
+        def insert() -> Deployment | DeploymentResult:
+            with self._store.write() as writer:
+                return self._insert(writer, release, request)
+
+        submitted = await self._store.run(insert)
+        self._start_controller()
+        return submitted
+
+    async def wait(self, deployment_id: str, on_report: Callable[[StatusReport], None] | None = None) -> DeploymentResult:
+        """The deployment has ended or is frozen. A controller that went away meanwhile is started again."""
+        last_started = time.monotonic()
+        while True:
+            report = await self.status()
+            if on_report is not None:
+                on_report(report)
+            deployment = await self._deployment(deployment_id)
+            if not deployment.status.active or deployment.status is DeploymentStatus.FROZEN:
+                return _result(deployment)
+            if not report.controller["alive"] and time.monotonic() - last_started > 2.0:
+                self._start_controller()
+                last_started = time.monotonic()
+            await asyncio.sleep(POLL_S)
+
+    async def adopt(self, environment: Environment, version: str, commit_hash: str = "", branch: str = "") -> Deployment:
+        """A service that runs already is the active release; it was not touched.
+
+        Raises WrongState when a release is active already, Refused when the environment does not answer its health check.
+        """
+        probe = await self._ports.ask(environment)
+        if not probe.ok:
+            raise Refused(f"{environment.value} is not healthy: {probe.evidence}; nothing changed", next_command="bleen check")
+        if probe.version and probe.version != version:
+            raise Refused(f"{environment.value} says it is {probe.version}, not {version}; nothing changed")
+        await self._ports.proxy.installer.install()
+        release = Release(version, commit_hash, branch, release_digest(self.config, commit_hash))
+
+        def record() -> Deployment:
+            with self._store.write() as writer:
+                return self._record_adoption(writer, environment, release)
+
+        adopted = await self._store.run(record)
+        self._start_controller()
+        await self._until_applied()
+        return adopted
+
+    async def pause(self, reason: str = "") -> Deployment:
+        """The weights stay where they are; the watch goes on, and evidence of harm still rolls back."""
+        return await self._control(CommandKind.PAUSE, "", reason, {"paused": True})
+
+    async def resume(self, reason: str = "") -> Deployment:
+        """A paused deployment goes on."""
+        return await self._control(CommandKind.RESUME, "", reason, {"paused": False})
+
+    async def promote(self, *, full: bool = False, reason: str = "") -> Deployment:
+        """The present step (or the bake) ends now; with `full` the traffic goes straight to 100 %."""
+        argument = "full" if full else "step"
+        return await self._control(CommandKind.PROMOTE, argument, reason, {"promote": argument, "paused": False})
+
+    async def abort(self, reason: str = "") -> DeploymentResult:
+        """The active deployment was rolled back: traffic first, then the steps in reverse."""
+        active = await self._store.run(lambda: self._read(Reader.active))
+        if active is None:
+            raise WrongState("no deployment is under way; nothing changed", next_command="bleen rollback")
+        return await self._take_back(active, CommandKind.ABORT, reason)
+
+    async def rollback(self, reason: str = "") -> DeploymentResult:
+        """Users are on the previous release: of the active deployment, or of the last one while its window is open."""
+        report = await self.status()
+        history = await self._store.run(lambda: self._read(lambda reader: reader.history(1)))
+        if not history:
+            raise WrongState("nothing was deployed yet; nothing changed", next_command="bleen deploy --version V")
+        if not history[0].status.active and not report.way_back.possible:
+            raise WrongState(f"no rollback is possible: {report.way_back.evidence}; nothing changed", next_command="bleen history")
+        if history[0].status.active is False and history[0].status is not DeploymentStatus.PROMOTED:
+            raise WrongState(f"the last deployment is {history[0].status.value} already; nothing changed", next_command="bleen status")
+        return await self._take_back(history[0], CommandKind.ROLLBACK, reason)
+
+    async def shut_down(self) -> None:
+        """The releases that bleen started and its embedded proxy have stopped. Refused while a deployment is active."""
+        active = await self._store.run(lambda: self._read(Reader.active))
+        if active is not None:
+            raise WrongState(f"deployment {active.id} is {active.status.value}; nothing was stopped", next_command="bleen abort")
+        await self._ports.proxy.installer.stop()
+        residents = await self._store.run(lambda: self._read(Reader.residents))
+        for environment, resident in residents.items():
+            if not resident.adopted:
+                await self._ports.runtime.stop(environment)
+
+    async def close(self) -> None:
+        """Connections are closed; whatever runs goes on."""
+        await self._ports.close()
+        await asyncio.to_thread(self._store.close)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _read(self, question: Callable[[Reader], Any]) -> Any:
+        with self._store.read() as reader:
+            return question(reader)
+
+    async def _deployment(self, deployment_id: str) -> Deployment:
+        found: Deployment | None = await self._store.run(lambda: self._read(lambda reader: reader.deployment(deployment_id)))
+        if found is None:
+            raise WrongState(f"there is no deployment {deployment_id}", next_command="bleen history")
+        return found
+
+    def _insert(self, writer: Writer, release: Release, request: DeployRequest) -> Deployment | DeploymentResult:
+        candidate, baseline = _places(writer)
+        residents = writer.residents()
+        current = residents.get(baseline) if baseline else None
+        if current is not None and current.release.version == release.version and not request.redeploy and writer.active() is None:
+            if current.release.digest == release.digest:
+                return DeploymentResult("", release.version, "already_active", f"{release.version} is active in {baseline} already")
+            raise Refused(
+                f"{release.version} is active in {baseline} with another configuration or commit; nothing changed",
+                next_command=f"bleen deploy --version {release.version} --redeploy, or give the release its own version",
+            )
+        deployment = Deployment(
+            id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+            service=self.config.service,
+            release=release,
+            candidate=candidate,
+            baseline=baseline,
+            baseline_release=current.release if current else None,
+            plan=plan(self.config, request, first=baseline is None),
+            status=DeploymentStatus.RUNNING,
+            paused=False,
+            promote="",
+            reason="submitted",
+            cause="",
+            submitted_by=self._who.actor,
+            submitted_at=0.0,
+            ended_at=0.0,
+            active_s=0.0,
+            options=request.options(),
+            outcome={},
+        )
+        writer.insert_deployment(deployment, self.config.model_dump(mode="json"))
+        body = {"version": release.version, "candidate": candidate.value, "baseline": baseline.value if baseline else ""}
+        writer.add_event("deployment.submitted", self._who, deployment.id, body)
+        return deployment
+
+    def _record_adoption(self, writer: Writer, environment: Environment, release: Release) -> Deployment:
+        if writer.active() is not None or not writer.route().split.closed:
+            raise WrongState("a release is active already; nothing changed", next_command="bleen status")
+        deployment = Deployment(
+            id=f"adopt-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+            service=self.config.service,
+            release=release,
+            candidate=environment,
+            baseline=None,
+            baseline_release=None,
+            plan=(),
+            status=DeploymentStatus.RUNNING,
+            paused=False,
+            promote="",
+            reason="",
+            cause="",
+            submitted_by=self._who.actor,
+            submitted_at=0.0,
+            ended_at=0.0,
+            active_s=0.0,
+            options={"adopted": True},
+            outcome={},
+        )
+        writer.insert_deployment(deployment, self.config.model_dump(mode="json"))
+        writer.set_status(
+            deployment.id, DeploymentStatus.PROMOTED, reason=f"{release.version} was adopted as it ran in {environment.value}"
+        )
+        writer.set_resident(environment, release, deployment.id, adopted=True)
+        writer.set_route(writer.raise_epoch(), TrafficSplit.all_to(environment))
+        writer.add_event("release.adopted", self._who, deployment.id, {"version": release.version, "environment": environment.value})
+        found = writer.deployment(deployment.id)
+        if found is None:
+            raise BleenError(f"the adoption {deployment.id} was not recorded")
+        return found
+
+    async def _control(self, kind: CommandKind, argument: str, reason: str, change: dict[str, Any]) -> Deployment:
+        """The command is recorded and in the deployment's row. Idempotent; refused when it does not apply."""
+
+        def write() -> Deployment:
+            with self._store.write() as writer:
+                active = writer.active()
+                if active is None:
+                    raise WrongState(f"no deployment is under way: nothing to {kind.value}", next_command="bleen status")
+                if active.status is not DeploymentStatus.RUNNING:
+                    raise WrongState(f"deployment {active.id} is {active.status.value}: {active.reason}", next_command="bleen watch")
+                who = Who(self._who.actor, self._who.source, reason)
+                writer.add_command(active.id, kind, argument, who)
+                writer.set_control(active.id, **change)
+                writer.add_event(f"command.{kind.value}", who, active.id, {"argument": argument} if argument else {})
+                return active
+
+        active = await self._store.run(write)
+        self._start_controller()
+        return await self._deployment(active.id)
+
+    async def _take_back(self, deployment: Deployment, kind: CommandKind, reason: str) -> DeploymentResult:
+        """Traffic is ordered back in one transaction, whoever drives; waits for the end."""
+        await self._refuse_dead_way_back(deployment)
+
+        def write() -> None:
+            with self._store.write() as writer:
+                now = writer.deployment(deployment.id)
+                if now is None or (now.status is not deployment.status and not now.status.active):
+                    raise WrongState(f"deployment {deployment.id} has ended meanwhile; nothing changed", next_command="bleen status")
+                if now.status is DeploymentStatus.ROLLING_BACK:
+                    return
+                who = Who(self._who.actor, self._who.source, reason)
+                writer.add_command(deployment.id, kind, "", who)
+                writer.raise_epoch()
+                order_rollback(writer, now, reason or f"{kind.value} by {self._who.actor}", "command", who)
+
+        await self._store.run(write)
+        self._start_controller()
+        return await self.wait(deployment.id)
+
+    async def _refuse_dead_way_back(self, deployment: Deployment) -> None:
+        if deployment.baseline is None:
+            return
+        probe = await self._ports.ask(deployment.baseline)
+        if not probe.ok:
+            raise Refused(
+                f"{deployment.baseline.value}, the way back, is not healthy: {probe.evidence}; nothing changed",
+                next_command=f"bleen logs {deployment.baseline.value}",
+            )
+
+    async def _until_applied(self) -> None:
+        """The proxy has confirmed the route."""
+        deadline = time.monotonic() + 20
+        while not (await self.status()).route_applied:
+            if time.monotonic() > deadline:
+                raise Refused("the controller did not confirm the route within 20 s", next_command="bleen controller status")
+            await asyncio.sleep(POLL_S)
+
+
+def _places(reader: Reader) -> tuple[Environment, Environment | None]:
+    """Where the next release goes, and what users are on (None before the first deployment)."""
+    split = reader.route().split
+    baseline = split.holder()
+    if baseline is None and not split.closed:
+        raise WrongState(f"traffic is split ({split}) and no deployment may begin", next_command="bleen status")
+    return (baseline.other, baseline) if baseline else (Environment.BLUE, None)
+
+
+def _result(deployment: Deployment) -> DeploymentResult:
+    return DeploymentResult(
+        deployment=deployment.id,
+        version=deployment.release.version,
+        outcome=deployment.status.value,
+        reason=deployment.reason,
+        cause=deployment.cause,
+        duration_s=round(max(0.0, deployment.ended_at - deployment.submitted_at), 3),
+        figures=deployment.outcome,
+    )
