@@ -230,15 +230,19 @@ class BlueGreenDeploymentManager:
             raise WrongState(f"the last deployment is {history[0].status.value} already; nothing changed", next_command="bleen status")
         return await self._take_back(history[0], CommandKind.ROLLBACK, reason)
 
-    async def shut_down(self) -> None:
-        """The releases that bleen started and its embedded proxy have stopped. Refused while a deployment is active."""
+    async def shut_down(self, *, force: bool = False) -> None:
+        """The releases that bleen started and its embedded proxy have stopped; the controller must have been stopped before.
+
+        Refused while a deployment is active, unless forced.
+        """
         active = await self._store.run(lambda: self._read(Reader.active))
-        if active is not None:
+        if active is not None and not force:
             raise WrongState(f"deployment {active.id} is {active.status.value}; nothing was stopped", next_command="bleen abort")
         await self._ports.proxy.installer.stop()
         residents = await self._store.run(lambda: self._read(Reader.residents))
-        for environment, resident in residents.items():
-            if not resident.adopted:
+        for environment in Environment:
+            resident = residents.get(environment)
+            if resident is None or not resident.adopted:
                 await self._ports.runtime.stop(environment)
 
     async def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from bleen.analysis.judge import Judge
 from bleen.deployment.ports import Ports
 from bleen.errors import BleenError
 from bleen.model.deployment import Deployment, JournalEntry
-from bleen.model.sample import Sample
 from bleen.model.verdict import Judgement, Policy, Stage, Verdict
 from bleen.runtime.runtime import RunState
 from bleen.signals.signal import Observation, SampleBatch
@@ -40,9 +38,8 @@ class Watch:
         self._deployment = deployment
         self._judge = Judge(policy_of(ports), deployment.candidate, deployment.baseline)
         self._follower = ports.follower(place)
-        self._stages: deque[tuple[float, Stage, int]] = deque()
         self._noticed = asyncio.Event()
-        self._expect_process = False
+        self._candidate_started = False
         self.step = ""
         self.requests_lost = 0
         self.verdict = self._judge.verdict(time.time())
@@ -53,9 +50,8 @@ class Watch:
 
     def enter(self, stage: Stage, weight_pct: int, at: float) -> None:
         """From `at` (seconds since the epoch) on, samples are judged as of that stage."""
-        self._stages.append((at, stage, weight_pct))
-        if stage is not Stage.STANDBY or self._ports.runtime.restarts_after_crash():
-            self._expect_process = True
+        self._judge.enter(stage, weight_pct, at)
+        self._candidate_started = True
 
     def replay(self, journal: Sequence[JournalEntry]) -> None:
         """The stages that the journal tells of are entered at the times at which they began."""
@@ -79,24 +75,10 @@ class Watch:
     def _see(self, observation: Observation) -> None:
         if isinstance(observation, SampleBatch):
             self.requests_lost += observation.lost
-            self._judge_samples(observation.samples)
-        else:
-            self._judge.note_probe(observation)
+            self._judge.note_samples(observation.samples)
+        elif observation.environment is not self._deployment.candidate or self._candidate_started:
+            self._judge.note_probe(observation)  # before its start, the answers of the standby are those of an older release
         self._noticed.set()
-
-    def _judge_samples(self, samples: Sequence[Sample]) -> None:
-        """Each sample is judged in the stage in which it ended."""
-        rest = samples
-        while self._stages and rest:
-            at, stage, weight_pct = self._stages[0]
-            before = [sample for sample in rest if sample.at < at]
-            if len(before) == len(rest):
-                break
-            self._judge.note_samples(before)
-            self._judge.enter(stage, weight_pct, at)
-            self._stages.popleft()
-            rest = [sample for sample in rest if sample.at >= at]
-        self._judge.note_samples(rest)
 
     async def _decide(self, *, act: bool) -> None:
         published = 0.0
@@ -106,9 +88,6 @@ class Watch:
                     await self._noticed.wait()
             self._noticed.clear()
             now = time.time()
-            while self._stages and self._stages[0][0] <= now - TICK_S:  # nobody came since: the stage begins all the same
-                at, stage, weight_pct = self._stages.popleft()
-                self._judge.enter(stage, weight_pct, at)
             self.verdict = self._judge.verdict(now)
             if now - published > PUBLISH_S:
                 published = now
@@ -121,7 +100,7 @@ class Watch:
         candidate = self._deployment.candidate
         while True:
             await asyncio.sleep(ASK_RUNTIME_S)
-            if not self._expect_process:
+            if not self._candidate_started:
                 continue
             status = await self._ports.runtime.status(candidate)
             if status.state is RunState.STOPPED:
