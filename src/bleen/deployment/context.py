@@ -24,6 +24,7 @@ CONTROLLER = Who("controller", "controller")
 class Control:
     """What people asked of the active deployment, kept current by the controller's keeper."""
 
+    deployment: str = ""  # the active one
     paused: bool = False
     promote: str = ""
     changed: asyncio.Event = field(default_factory=asyncio.Event)

@@ -8,7 +8,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -18,14 +18,14 @@ from bleen.deployment.context import Control, FencedStore
 from bleen.deployment.engine import Engine, first_to_end
 from bleen.deployment.lock import Lock
 from bleen.deployment.ports import Ports
-from bleen.deployment.route import hold_route
+from bleen.deployment.route import hold_route, put_route
 from bleen.deployment.supervisor import Supervisor
 from bleen.errors import BleenError, Fenced, LeaseHeld, RouterUnavailable, StoreUnavailable
 from bleen.model.deployment import Lease
 from bleen.store.store import Store
 
-GLANCE_S = 0.03
-IDLE_S = 0.2
+GLANCE_S = 0.04
+IDLE_S = 1.0
 WAIT_S = 0.3
 OVERTAKEN = 5  # exit status: another controller drives; the guardian must not start this one again
 logger = structlog.get_logger()
@@ -119,8 +119,8 @@ class Controller:
         ports = self._ports[self._newest]
         if route.revision == 0:
             return
-        await ports.proxy.router.apply(replace(route, epoch=store.lease.epoch))
         with contextlib.suppress(RouterUnavailable):  # an unreachable proxy is started or waited for by the supervisor
+            await put_route(ports, store, route)
             if (await ports.proxy.router.read()).confirms(route.split):
                 await hold_route(ports, store, route)
 
@@ -134,8 +134,9 @@ class Controller:
             glance = await store.read(lambda reader: reader.glance())
             if glance.epoch != store.lease.epoch or glance.holder != store.lease.holder:
                 raise Fenced(f"epoch {store.lease.epoch} was overtaken by {glance.epoch} of {glance.holder or 'a command'}")
-            if (glance.paused, glance.promote) != (control.paused, control.promote):
-                control.paused, control.promote = glance.paused, glance.promote
+            seen = (glance.deployment, glance.paused, glance.promote)
+            if seen != (control.deployment, control.paused, control.promote):
+                control.deployment, control.paused, control.promote = seen
                 control.changed.set()
             now = time.monotonic()
             if now - renewed > self.lease_s * 2 / 3:
@@ -153,7 +154,9 @@ class Controller:
         while True:
             active = await store.read(lambda reader: reader.active())
             if active is None:
-                await asyncio.sleep(IDLE_S)
+                control.deployment = ""
+                while not control.deployment:
+                    await control.wait(IDLE_S)
                 continue
             await self._use_newest(store)
             glance = await store.read(lambda reader: reader.glance())
@@ -170,7 +173,8 @@ class Controller:
             self._ports[key] = self.wire(Config.model_validate_json(json.dumps(pinned)) if pinned else self.config)
         for key in self._ports.keys() - wanted:
             await self._ports.pop(key).close()
-        await self._ports[self._newest].proxy.router.fence(store.lease.epoch)
+        with contextlib.suppress(RouterUnavailable):  # releases are kept up, and deadlines hold, without the proxy; `put_route` fences it
+            await self._ports[self._newest].proxy.router.fence(store.lease.epoch)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

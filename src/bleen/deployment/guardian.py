@@ -93,7 +93,9 @@ class Guardian:
                 path.replace(path.with_suffix(".log.1"))
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            child = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | {"BLEEN_GUARDED": "1"})
+            environ = os.environ | {"BLEEN_GUARDED": "1"}
+            environ.setdefault("MALLOC_ARENA_MAX", "2")  # a few idle threads should not each keep an arena of memory
+            child = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)
         finally:
             os.close(log)
         self._children.append(child)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bleen.deployment.context import CONTROLLER, FencedStore
 from bleen.deployment.ports import Ports
-from bleen.errors import RouterUnavailable
+from bleen.errors import Fenced, RouterUnavailable
 from bleen.model.traffic import Route
 from bleen.store.writer import Writer
 
@@ -22,7 +22,7 @@ async def hold_route(ports: Ports, store: FencedStore, route: Route, deployment:
     Raises RouterUnavailable when it is not confirmed in time; the route stays what should hold, and is tried again.
     """
     started = time.monotonic()
-    await ports.proxy.router.apply(replace(route, epoch=store.lease.epoch))
+    await put_route(ports, store, route)
     while True:
         reading = await ports.proxy.router.read()
         if reading.confirms(route.split):
@@ -41,3 +41,13 @@ async def hold_route(ports: Ports, store: FencedStore, route: Route, deployment:
 
     await store.write(record)
     return took_s
+
+
+async def put_route(ports: Ports, store: FencedStore, route: Route) -> None:
+    """The proxy was told to hold `route`. Raises RouterUnavailable, and Fenced when our epoch was overtaken."""
+    router, ours = ports.proxy.router, replace(route, epoch=store.lease.epoch)
+    try:
+        await router.apply(ours)
+    except Fenced:  # perhaps only because the proxy could not be fenced when our lease began; one that was overtaken is refused again
+        await router.fence(store.lease.epoch)
+        await router.apply(ours)

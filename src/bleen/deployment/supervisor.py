@@ -111,7 +111,7 @@ class Supervisor:
         status = await ports.runtime.status(resident.environment)
         if not resident.wanted:
             if status.state is RunState.RUNNING and status.token == resident.deployment:
-                outcome = await ports.runtime.stop(resident.environment)
+                outcome = await ports.runtime.stop(resident.environment, resident.deployment)
                 await self.store.event("release.stopped", body={"environment": resident.environment.value, "outcome": outcome.value})
             return
         restarts = self._restarts.setdefault(resident.environment, _Restarts())
@@ -155,7 +155,7 @@ class Supervisor:
             return
         said = "left alone: it was adopted, not started by bleen"
         if not resident.adopted:
-            said = (await ports.runtime.stop(resident.environment)).value
+            said = (await ports.runtime.stop(resident.environment, resident.deployment)).value
 
         def record(writer: Writer) -> None:
             writer.clear_resident(resident.environment)

@@ -51,6 +51,7 @@ class Watch:
     def enter(self, stage: Stage, weight_pct: int, at: float) -> None:
         """From `at` (seconds since the epoch) on, samples are judged as of that stage."""
         self._judge.enter(stage, weight_pct, at)
+        self.verdict = self._judge.verdict(time.time())  # that of the stage before lets nothing pass in this one
         self._candidate_started = True
 
     def replay(self, journal: Sequence[JournalEntry]) -> None:

@@ -13,7 +13,7 @@ from bleen.errors import UsageError
 # What a container tag, a file name, an HTTP header and a log field all accept without quoting.
 VERSION_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}"
 COMMIT_PATTERN = r"[0-9A-Za-z]{0,64}"
-BRANCH_PATTERN = r"[A-Za-z0-9_./+#@-]{0,255}"
+BRANCH_PATTERN = r"(?![/-])(?!(?:.*/)?\.\.(?:/|$))[A-Za-z0-9_./+#@-]{0,255}"  # as git: no option, no way out of a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,9 @@ class Release:
     def __post_init__(self) -> None:
         _match("version", VERSION_PATTERN, self.version, "letters, digits and . _ + -, at most 128, as in a container tag")
         _match("commit hash", COMMIT_PATTERN, self.commit_hash, "at most 64 letters and digits")
-        _match("branch", BRANCH_PATTERN, self.branch, "at most 255 letters, digits and . _ / + # @ -")
+        _match(
+            "branch", BRANCH_PATTERN, self.branch, "at most 255 letters, digits and . _ / + # @ -, not beginning with - or /, no part .."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

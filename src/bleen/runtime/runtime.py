@@ -58,8 +58,11 @@ class Runtime(Protocol):
         when the command cannot be run, or when something with another token runs there.
         """
 
-    async def stop(self, environment: Environment) -> StopOutcome:
-        """Nothing that this runtime started runs in the environment any more, its children included."""
+    async def stop(self, environment: Environment, token: str = "") -> StopOutcome:
+        """Nothing that this runtime started runs in the environment any more, its children included.
+
+        With a `token` only what was started with it is stopped: whoever was overtaken cannot stop a newer release.
+        """
 
     async def status(self, environment: Environment) -> RuntimeStatus:
         """What runs in the environment, asked of the world."""

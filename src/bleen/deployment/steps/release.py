@@ -33,7 +33,7 @@ class Start:
         result: dict[str, Any] = {}
         if before is not None and before.deployment != context.token:
             await _take_no_traffic(context)
-            result["retired"] = f"{before.release.version}: {(await runtime.stop(deployment.candidate)).value}"
+            result["retired"] = f"{before.release.version}: {(await runtime.stop(deployment.candidate, before.deployment)).value}"
         since = time.time()
 
         def intend(writer: Writer) -> None:
@@ -51,7 +51,7 @@ class Start:
         del step
         candidate = context.deployment.candidate
         await _take_no_traffic(context)
-        outcome = await context.ports.runtime.stop(candidate)
+        outcome = await context.ports.runtime.stop(candidate, context.token)
         await context.store.write(lambda writer: writer.clear_resident(candidate))
         return {"stopped": outcome.value}
 
