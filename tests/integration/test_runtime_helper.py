@@ -38,7 +38,7 @@ asyncio.run(run_helper(HelperCommand([sys.executable, "-I", "-S", "-c", sys.argv
 
 async def until(condition: Callable[[], bool], limit_s: float = 20) -> None:
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - the condition is the world's, nothing sets an event
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -208,7 +208,7 @@ class Load:
         """So many requests were sent, or the time is over, or the client has ended."""
         deadline = time.monotonic() + limit_s
         while self.counts()["requests"] < requests and time.monotonic() < deadline and self._process.returncode is None:
-            await asyncio.sleep(0.1)  # noqa: ASYNC110 - another process writes what is waited for
+            await asyncio.sleep(0.1)
 
     async def stop(self) -> dict[str, int]:
         """The client has finished what was in flight and ended."""

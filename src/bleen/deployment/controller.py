@@ -129,7 +129,7 @@ class Controller:
 
     async def _keep(self, store: FencedStore, control: Control) -> None:
         """Renews the lease and notices what people ask. Raises errors.Fenced when the epoch is not ours any more."""
-        renewed = guarded = time.monotonic()
+        renewed, guarded = time.monotonic(), 0.0
         while True:
             glance = await store.read(lambda reader: reader.glance())
             if glance.epoch != store.lease.epoch or glance.holder != store.lease.holder:

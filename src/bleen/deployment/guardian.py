@@ -22,6 +22,7 @@ POLL_S = 0.1
 LEASE_S = 1.0  # between two looks at the lease
 STALE_S = 1.0  # a lease that ran out this long ago belongs to a controller that is stopped
 SPAWN_AGAIN_S = 10.0  # not more often for a controller that lives but does not renew
+START_S = 60.0  # for the successor of one that died: it is starting, however slow the host is
 BACKOFF_MAX_S = 10.0
 LOG_MAX_BYTES = 16 * 1024 * 1024
 
@@ -58,7 +59,9 @@ class Guardian:
                     self._spawn()
                 elif time.monotonic() - looked > LEASE_S:
                     looked = time.monotonic()
-                    if self._lease_ran_out() and time.monotonic() - self._spawned > SPAWN_AGAIN_S:
+                    holder = self._holder_of_stale_lease()
+                    patience_s = SPAWN_AGAIN_S if _lives(holder) else START_S
+                    if holder and time.monotonic() - self._spawned > patience_s:
                         self._spawn()
             elif not self._children:
                 return 0
@@ -115,21 +118,32 @@ class Guardian:
         finally:
             os.close(descriptor)
 
-    def _lease_ran_out(self) -> bool:
-        """The lease has a holder that does not renew it. A store that cannot be read says nothing."""
+    def _holder_of_stale_lease(self) -> str:
+        """Who holds the lease and does not renew it; "" when nobody. A store that cannot be read says nothing."""
         try:
             connection = sqlite3.connect(f"file:{self._state_dir / 'store.db'}?mode=ro", uri=True, timeout=1.0)
         except sqlite3.Error:
-            return False
+            return ""
         try:
-            left = connection.execute(
-                "SELECT min(expires - (julianday('now') - 2440587.5) * 86400.0) FROM lease WHERE holder != ''"
-            ).fetchone()[0]
+            row = connection.execute(
+                "SELECT holder FROM lease WHERE holder != '' AND expires - (julianday('now') - 2440587.5) * 86400.0 < ?", (-STALE_S,)
+            ).fetchone()
         except sqlite3.Error:
-            return False
+            return ""
         finally:
             connection.close()
-        return left is not None and left < -STALE_S
+        return str(row[0]) if row else ""
+
+
+def _lives(holder: str) -> bool:
+    """The process of that controller (host:pid:random) is there, running or stopped."""
+    try:
+        os.kill(int(holder.split(":")[1]), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, IndexError):
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 from bleen.analysis.judge import Judge
 from bleen.deployment.ports import Ports
 from bleen.errors import BleenError
-from bleen.model.deployment import Deployment, JournalEntry
+from bleen.model.deployment import Deployment, JournalEntry, StepState
 from bleen.model.verdict import Judgement, Policy, Stage, Verdict
 from bleen.runtime.runtime import RunState
 from bleen.signals.signal import Observation, SampleBatch
@@ -60,7 +60,9 @@ class Watch:
             step = self._deployment.step(entry.step)
             if step is None or entry.kind != "do" or not entry.result.get("stage"):
                 continue
-            self.enter(Stage(entry.result["stage"]), int(entry.result["weight_pct"]), float(entry.result["since"]))
+            self._judge.enter(Stage(entry.result["stage"]), int(entry.result["weight_pct"]), float(entry.result["since"]))
+            # The start notes its stage before it starts anything: until it is done, nothing that runs is no harm.
+            self._candidate_started = self._candidate_started or entry.state is StepState.DONE
 
     async def run(self, *, act: bool = True) -> None:
         """Raises Harm at the first evidence of harm; with `act` off only shows it. Ends by cancellation."""
@@ -69,7 +71,7 @@ class Watch:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follower.observe(self._see))
             group.create_task(prober.observe(self._see))
-            if self._ports.runtime.restarts_after_crash():
+            if act and self._ports.runtime.restarts_after_crash():
                 group.create_task(self._ask_runtime())
             await self._decide(act=act)
 
