@@ -6,11 +6,9 @@ It drives nothing itself: deployments run in the controller, a process of its ow
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bleen.config.digest import release_digest
@@ -19,19 +17,21 @@ from bleen.deployment.detect import Detection, detect
 from bleen.deployment.plan import DeployRequest, plan, protections_off
 from bleen.deployment.ports import Ports
 from bleen.deployment.rollback import order_rollback
-from bleen.errors import BleenError, Refused, WrongState
+from bleen.deployment.submit import active_already, adopt, places, submit
+from bleen.errors import AttentionNeeded, Refused, WrongState
 from bleen.model.deployment import CommandKind, Deployment, DeploymentStatus, PlannedStep
 from bleen.model.environment import Environment
 from bleen.model.release import Release
-from bleen.model.traffic import TrafficSplit
 from bleen.records.history import Record, read_history
 from bleen.records.status import StatusReport, read_status
 from bleen.store.reader import Reader
 from bleen.store.store import Store
-from bleen.store.writer import Who, Writer
+from bleen.store.writer import Who
 from bleen.traffic.router import Finding
 
 POLL_S = 0.1
+START_AGAIN_S = 2.0
+CONTROLLER_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,10 @@ class BlueGreenDeploymentManager:
 
     async def plan(self, request: DeployRequest) -> PlanPreview:
         """What `deploy` would do now."""
-        candidate, baseline = await self._store.run(lambda: self._read(_places))
-        first = baseline is None
+        where = await self._store.run(lambda: self._read(places))
+        first = where.baseline is None
         steps = plan(self.config, request, first=first)
-        return PlanPreview(candidate, baseline, steps, protections_off(self.config, request, first=first))
+        return PlanPreview(where.candidate, where.baseline, steps, protections_off(self.config, request, first=first))
 
     # -- what is asked for ---------------------------------------------------------------------------------------
 
@@ -150,20 +150,25 @@ class BlueGreenDeploymentManager:
         if not self.config.deployment.enabled:
             origin = self.loaded.origins.get("deployment.enabled", "bleen.yaml")
             raise Refused(f"deployments are switched off (deployment.enabled is false, from {origin})", next_command="bleen config")
-        digest = release_digest(self.config, request.release.commit_hash)
-        release = Release(request.release.version, request.release.commit_hash, request.release.branch, digest)
+        release = replace(request.release, digest=release_digest(self.config, request.release.commit_hash))
 
         def insert() -> Deployment | DeploymentResult:
             with self._store.write() as writer:
-                return self._insert(writer, release, request)
+                why = "" if request.redeploy else active_already(writer, release)
+                if why:
+                    return DeploymentResult("", release.version, "already_active", why)
+                return submit(writer, self.config, replace(request, release=release), self._who)
 
         submitted = await self._store.run(insert)
         self._start_controller()
         return submitted
 
     async def wait(self, deployment_id: str, on_report: Callable[[StatusReport], None] | None = None) -> DeploymentResult:
-        """The deployment has ended or is frozen. A controller that went away meanwhile is started again."""
-        last_started = time.monotonic()
+        """The deployment has ended or is frozen. A controller that went away meanwhile is started again.
+
+        Raises AttentionNeeded when none comes to life; the deployment is then still in the store.
+        """
+        last_started = last_alive = time.monotonic()
         while True:
             report = await self.status()
             if on_report is not None:
@@ -171,7 +176,12 @@ class BlueGreenDeploymentManager:
             deployment = await self._deployment(deployment_id)
             if not deployment.status.active or deployment.status is DeploymentStatus.FROZEN:
                 return _result(deployment)
-            if not report.controller["alive"] and time.monotonic() - last_started > 2.0:
+            if report.controller["alive"]:
+                last_alive = time.monotonic()
+            elif time.monotonic() - last_alive > CONTROLLER_LIMIT_S:
+                said = f"no controller came to life within {CONTROLLER_LIMIT_S:.0f} s; deployment {deployment_id} waits for one"
+                raise AttentionNeeded(said, next_command="bleen logs --controller")
+            elif time.monotonic() - last_started > START_AGAIN_S:
                 self._start_controller()
                 last_started = time.monotonic()
             await asyncio.sleep(POLL_S)
@@ -189,14 +199,14 @@ class BlueGreenDeploymentManager:
         await self._ports.proxy.installer.install()
         release = Release(version, commit_hash, branch, release_digest(self.config, commit_hash))
 
-        def record() -> Deployment:
+        def record() -> str:
             with self._store.write() as writer:
-                return self._record_adoption(writer, environment, release)
+                return adopt(writer, self.config, environment, release, self._who)
 
         adopted = await self._store.run(record)
         self._start_controller()
         await self._until_applied()
-        return adopted
+        return await self._deployment(adopted)
 
     async def pause(self, reason: str = "") -> Deployment:
         """The weights stay where they are; the watch goes on, and evidence of harm still rolls back."""
@@ -262,77 +272,6 @@ class BlueGreenDeploymentManager:
             raise WrongState(f"there is no deployment {deployment_id}", next_command="bleen history")
         return found
 
-    def _insert(self, writer: Writer, release: Release, request: DeployRequest) -> Deployment | DeploymentResult:
-        candidate, baseline = _places(writer)
-        residents = writer.residents()
-        current = residents.get(baseline) if baseline else None
-        if current is not None and current.release.version == release.version and not request.redeploy and writer.active() is None:
-            if current.release.digest == release.digest:
-                return DeploymentResult("", release.version, "already_active", f"{release.version} is active in {baseline} already")
-            raise Refused(
-                f"{release.version} is active in {baseline} with another configuration or commit; nothing changed",
-                next_command=f"bleen deploy --version {release.version} --redeploy, or give the release its own version",
-            )
-        deployment = Deployment(
-            id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
-            service=self.config.service,
-            release=release,
-            candidate=candidate,
-            baseline=baseline,
-            baseline_release=current.release if current else None,
-            plan=plan(self.config, request, first=baseline is None),
-            status=DeploymentStatus.RUNNING,
-            paused=False,
-            promote="",
-            reason="submitted",
-            cause="",
-            submitted_by=self._who.actor,
-            submitted_at=0.0,
-            ended_at=0.0,
-            active_s=0.0,
-            options=request.options(),
-            outcome={},
-        )
-        writer.insert_deployment(deployment, self.config.model_dump(mode="json"))
-        body = {"version": release.version, "candidate": candidate.value, "baseline": baseline.value if baseline else ""}
-        writer.add_event("deployment.submitted", self._who, deployment.id, body)
-        return deployment
-
-    def _record_adoption(self, writer: Writer, environment: Environment, release: Release) -> Deployment:
-        if writer.active() is not None or not writer.route().split.closed:
-            raise WrongState("a release is active already; nothing changed", next_command="bleen status")
-        deployment = Deployment(
-            id=f"adopt-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
-            service=self.config.service,
-            release=release,
-            candidate=environment,
-            baseline=None,
-            baseline_release=None,
-            plan=(),
-            status=DeploymentStatus.RUNNING,
-            paused=False,
-            promote="",
-            reason="",
-            cause="",
-            submitted_by=self._who.actor,
-            submitted_at=0.0,
-            ended_at=0.0,
-            active_s=0.0,
-            options={"adopted": True},
-            outcome={},
-        )
-        writer.insert_deployment(deployment, self.config.model_dump(mode="json"))
-        writer.set_status(
-            deployment.id, DeploymentStatus.PROMOTED, reason=f"{release.version} was adopted as it ran in {environment.value}"
-        )
-        writer.set_resident(environment, release, deployment.id, adopted=True)
-        writer.set_route(writer.raise_epoch(), TrafficSplit.all_to(environment))
-        writer.add_event("release.adopted", self._who, deployment.id, {"version": release.version, "environment": environment.value})
-        found = writer.deployment(deployment.id)
-        if found is None:
-            raise BleenError(f"the adoption {deployment.id} was not recorded")
-        return found
-
     async def _control(self, kind: CommandKind, argument: str, reason: str, change: dict[str, Any]) -> Deployment:
         """The command is recorded and in the deployment's row. Idempotent; refused when it does not apply."""
 
@@ -364,6 +303,9 @@ class BlueGreenDeploymentManager:
                     raise WrongState(f"deployment {deployment.id} has ended meanwhile; nothing changed", next_command="bleen status")
                 if now.status is DeploymentStatus.ROLLING_BACK:
                     return
+                home = writer.residents().get(now.baseline) if now.baseline else None
+                if not now.status.active and (home is None or not home.wanted):
+                    raise WrongState("the previous release was retired meanwhile; nothing changed", next_command="bleen history")
                 who = Who(self._who.actor, self._who.source, reason)
                 writer.add_command(deployment.id, kind, "", who)
                 writer.raise_epoch()
@@ -390,15 +332,6 @@ class BlueGreenDeploymentManager:
             if time.monotonic() > deadline:
                 raise Refused("the controller did not confirm the route within 20 s", next_command="bleen controller status")
             await asyncio.sleep(POLL_S)
-
-
-def _places(reader: Reader) -> tuple[Environment, Environment | None]:
-    """Where the next release goes, and what users are on (None before the first deployment)."""
-    split = reader.route().split
-    baseline = split.holder()
-    if baseline is None and not split.closed:
-        raise WrongState(f"traffic is split ({split}) and no deployment may begin", next_command="bleen status")
-    return (baseline.other, baseline) if baseline else (Environment.BLUE, None)
 
 
 def _result(deployment: Deployment) -> DeploymentResult:

@@ -27,6 +27,7 @@ class Control:
     deployment: str = ""  # the active one
     paused: bool = False
     promote: str = ""
+    fulfilled: int = 0  # promotions that were done and cleared: a glance that began before the last of them is stale
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self, timeout_s: float) -> None:

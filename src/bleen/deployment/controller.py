@@ -131,11 +131,12 @@ class Controller:
         """Renews the lease and notices what people ask. Raises errors.Fenced when the epoch is not ours any more."""
         renewed, guarded = time.monotonic(), 0.0
         while True:
+            fulfilled = control.fulfilled
             glance = await store.read(lambda reader: reader.glance())
             if glance.epoch != store.lease.epoch or glance.holder != store.lease.holder:
                 raise Fenced(f"epoch {store.lease.epoch} was overtaken by {glance.epoch} of {glance.holder or 'a command'}")
             seen = (glance.deployment, glance.paused, glance.promote)
-            if seen != (control.deployment, control.paused, control.promote):
+            if fulfilled == control.fulfilled and seen != (control.deployment, control.paused, control.promote):
                 control.deployment, control.paused, control.promote = seen
                 control.changed.set()
             now = time.monotonic()

@@ -7,6 +7,8 @@ import time
 from functools import partial
 from typing import Any
 
+import structlog
+
 from bleen.deployment.context import CONTROLLER, Context
 from bleen.deployment.route import hold_route
 from bleen.deployment.steps import implementation
@@ -18,6 +20,7 @@ from bleen.store.writer import Who, Writer
 
 RETRY_S = 0.2
 UNDO_ATTEMPTS = 5
+logger = structlog.get_logger()
 
 
 def order_rollback(writer: Writer, deployment: Deployment, reason: str, cause: str, who: Who) -> None:
@@ -119,6 +122,9 @@ async def _tried(context: Context, step: PlannedStep, undo: Step) -> dict[str, A
             if not isinstance(error, Transient) or attempt == UNDO_ATTEMPTS:
                 return {"kept": f"failed: {error.message}"}
             await asyncio.sleep(RETRY_S * attempt)
+        except Exception as error:
+            logger.exception("undo.failed", deployment=context.deployment.id, step=step.name)
+            return {"kept": f"failed: internal error: {type(error).__name__}: {error}"}
 
 
 async def _end(context: Context, status: DeploymentStatus, reason: str, figures: dict[str, Any]) -> None:

@@ -153,6 +153,9 @@ class Supervisor:
         if reading.split.holder() is not other or not reading.confirms(reading.split):
             await self.store.event("environment.kept", resident.deployment, {"evidence": reading.evidence})
             return
+        # State first: a rollback that is ordered from here on is refused, one that came before keeps the environment.
+        if not await self.store.write(lambda writer: writer.begin_retirement(resident.environment)):
+            return
         said = "left alone: it was adopted, not started by bleen"
         if not resident.adopted:
             said = (await ports.runtime.stop(resident.environment, resident.deployment)).value

@@ -16,6 +16,7 @@ from bleen.model.verdict import Judgement, Stage
 from bleen.store.writer import Writer
 
 POLL_S = 0.05
+PAUSED_S = 1.0  # a resume ends the wait at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +78,16 @@ class Ladder:
         epoch = self._context.store.lease.epoch
         deployment = self._context.deployment.id
 
-        def intend(writer: Writer) -> Route:
-            if writer.glance().status != DeploymentStatus.RUNNING:
+        def intend(writer: Writer) -> Route | None:
+            glance = writer.glance()
+            if glance.status != DeploymentStatus.RUNNING:
                 raise Fenced(f"deployment {deployment} is not running any more: its weights are not raised")
+            if glance.paused and writer.route().split != split:
+                return None
             return writer.set_route(epoch, split)
 
-        route = await self._context.store.write(intend)
+        while (route := await self._context.store.write(intend)) is None:  # paused since the last look
+            await self._context.control.wait(PAUSED_S)
         return await hold_route(self._context.ports, self._context.store, route, self._context.deployment.id)
 
 

@@ -65,6 +65,16 @@ class Writer(Reader):
         where = (e.c.service == self._service) & (e.c.environment == environment.value)
         self._connection.execute(sa.update(e).where(where).values(retire_at=at))
 
+    def begin_retirement(self, environment: Environment) -> bool:
+        """The environment is no way back any more, and is to be stopped. False when it has become one again meanwhile."""
+        resident = self.residents().get(environment)
+        if resident is None or not resident.retire_at or resident.retire_at > self.now() or self.active() is not None:
+            return False
+        e = tables.environment
+        where = (e.c.service == self._service) & (e.c.environment == environment.value)
+        self._connection.execute(sa.update(e).where(where).values(wanted="stopped"))
+        return True
+
     def insert_deployment(self, deployment: Deployment, config: dict[str, Any]) -> None:
         """The deployment is active. Raises DeploymentActive, naming the holder, when the service has one already."""
         active = self.active()

@@ -55,5 +55,6 @@ async def _noted(context: Context, step: PlannedStep) -> Held | None:
 
 async def _clear_promote(context: Context) -> None:
     """What a person asked for has been done once."""
-    context.control.promote = ""
     await context.store.write(lambda writer: writer.set_control(context.deployment.id, promote=""))
+    context.control.promote = ""
+    context.control.fulfilled += 1
