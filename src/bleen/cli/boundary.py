@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from bleen.cli import output
 from bleen.errors import BleenError
@@ -29,25 +27,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")]
 
 
-class _Lean:
-    """Options that are not given, and text, are taken as they are.
-
-    typer 0.29 converts through pydantic and imports it for every option, given or not: 200 ms for which `bleen status` would wait.
-    """
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the typer class beside this one
-        for param in params:
-            if "process_value" not in vars(param):
-                param.process_value = partial(_processed, param, param.process_value)
-        return params
-
-
-class Group(_Lean, TyperGroup):
-    """The options before the command."""
-
-
-class Command(_Lean, TyperCommand):
+class Command(TyperCommand):
     """A command whose errors end in the contract's exit codes, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -86,13 +66,6 @@ def service_place(path: Path) -> Place:
     from bleen.config.locate import locate
 
     return locate(path)
-
-
-def _processed(param: Any, convert: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    """The option's value: converted and checked by typer where there is something to convert."""
-    if (value is None and not param.required) or param.name == "config":
-        return param.callback(ctx, param, value) if param.callback else value
-    return convert(ctx, value)
 
 
 def _unexpected(error: Exception, *, json_output: bool) -> None:

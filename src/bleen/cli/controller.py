@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bleen.cli import output
-from bleen.cli.boundary import INTERRUPTED, Command, Group, JsonOption, config_path, service_place
+from bleen.cli.boundary import INTERRUPTED, Command, JsonOption, config_path, service_place
 from bleen.errors import UsageError, WrongState
 
 if TYPE_CHECKING:
     from bleen.config.locate import Place  # brings YAML, for which --help does not wait
 
 app = typer.Typer(
-    cls=Group,
     help="The process that drives deployments. `bleen deploy` starts it by itself; production runs it under systemd.",
     no_args_is_help=True,
     rich_markup_mode=None,

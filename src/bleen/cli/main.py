@@ -10,11 +10,10 @@ from typing import Annotated
 import typer
 
 from bleen.cli import control, controller, deploying, output, reading, setup
-from bleen.cli.boundary import Command, Group
+from bleen.cli.boundary import Command
 
 app = typer.Typer(
     name="bleen",
-    cls=Group,
     help="Zero-downtime blue-green deployments with automatic rollback, on your own nginx.",
     epilog="Exit codes: 0 done; 1 failed and rolled back; 2 usage or configuration; 3 a person is needed; 4 refused, nothing"
     " changed; 130 interrupted here, still running there.",
