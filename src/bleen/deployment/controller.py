@@ -9,20 +9,22 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from bleen.config.schema import Config
 from bleen.deployment.context import Control, FencedStore
-from bleen.deployment.engine import Engine, first_to_end
+from bleen.deployment.engine import Engine, first_to_end, refuse
 from bleen.deployment.lock import Lock
 from bleen.deployment.ports import Ports
 from bleen.deployment.route import hold_route, put_route
 from bleen.deployment.supervisor import Supervisor
-from bleen.errors import BleenError, Fenced, LeaseHeld, RouterUnavailable, StoreUnavailable
-from bleen.model.deployment import Lease
+from bleen.errors import BleenError, Fenced, LeaseHeld, RouterUnavailable, StoreMismatch, StoreUnavailable
+from bleen.model.deployment import DeploymentStatus, Lease
 from bleen.store.store import Store
+from bleen.store.writer import Writer
 
 GLANCE_S = 0.04
 IDLE_S = 1.0
@@ -109,6 +111,9 @@ class Controller:
             await self._hold_at_once(store)
             supervisor = Supervisor(store, lambda: self._ports[self._newest], self._ports.get)
             await first_to_end(self._stop_asked(), self._keep(store, control), supervisor.run(), self._drive(store, control))
+        except StoreMismatch as error:
+            await store.write(partial(_refuse_unbegun, error=error))
+            raise
         finally:
             with contextlib.suppress(StoreUnavailable):
                 await self.store.run(lambda: self.store.release_lease(lease))
@@ -181,3 +186,10 @@ class Controller:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
+
+
+def _refuse_unbegun(writer: Writer, error: StoreMismatch) -> None:
+    """A deployment that has begun nothing is refused: the proxy belongs to another store, so its preflight is never reached."""
+    active = writer.active()
+    if active is not None and active.status is DeploymentStatus.RUNNING and not writer.journal(active.id):
+        refuse(writer, active, error)

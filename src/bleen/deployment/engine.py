@@ -17,7 +17,7 @@ from bleen.deployment.rollback import order_rollback, roll_back
 from bleen.deployment.steps import implementation
 from bleen.deployment.steps.step import Step
 from bleen.deployment.watch import Harm, Watch
-from bleen.errors import BleenError, DeadlineExceeded, Fenced, PreflightFailed, StepFailed, StoreUnavailable, Transient
+from bleen.errors import BleenError, DeadlineExceeded, Fenced, PreflightFailed, Refused, StepFailed, StoreUnavailable, Transient
 from bleen.model.deployment import Deployment, DeploymentStatus, PlannedStep, StepState
 from bleen.model.verdict import Verdict
 from bleen.store.writer import Writer
@@ -70,7 +70,7 @@ class Engine:
         except DeadlineExceeded as error:
             await self._take_back(context, error.message, "deadline")
         except BleenError as error:
-            await self._take_back(context, str(error), "step failed")
+            await self._take_back(context, error.message, "step failed", next_command=error.next_command)
         except Exception as error:
             logger.exception("engine.failed", deployment=context.deployment.id)
             await self._take_back(context, f"internal error: {type(error).__name__}: {error}", "internal error")
@@ -131,20 +131,16 @@ class Engine:
                 raise DeadlineExceeded(f"paused for longer than {options.pause_timeout.total_seconds():.0f} s at {context.watch.step}")
 
     async def _refuse(self, context: Context, error: PreflightFailed) -> None:
-        deployment = context.deployment
+        await self._store.write(lambda writer: refuse(writer, context.deployment, error))
 
-        def write(writer: Writer) -> None:
-            writer.set_status(deployment.id, DeploymentStatus.REFUSED, reason=str(error), cause="preflight")
-            writer.add_event("deployment.ended", CONTROLLER, deployment.id, {"status": "refused", "reason": str(error)})
-
-        await self._store.write(write)
-
-    async def _take_back(self, context: Context, reason: str, cause: str, verdict: Verdict | None = None) -> None:
+    async def _take_back(self, context: Context, reason: str, cause: str, verdict: Verdict | None = None, next_command: str = "") -> None:
         """Ordered back in one transaction; or frozen, where automatic rollback is switched off."""
         deployment = context.deployment
-        figures = _figures(context, verdict or context.watch.verdict)
+        figures = _figures(context, verdict or context.watch.verdict) | ({"next": next_command} if next_command else {})
 
         def write(writer: Writer) -> None:
+            if writer.glance().status != DeploymentStatus.RUNNING:
+                return  # its last write has landed, and it was this that came too late
             writer.add_outcome(deployment.id, figures)
             if context.ports.config.deployment.auto_rollback:
                 order_rollback(writer, deployment, reason, cause, replace(CONTROLLER, reason=reason))
@@ -157,6 +153,13 @@ class Engine:
 
 
 _AFTER_PROMOTION = ("bake", "final-verification", "record")
+
+
+def refuse(writer: Writer, deployment: Deployment, error: Refused) -> None:
+    """The deployment has ended before it changed anything."""
+    writer.add_outcome(deployment.id, {"next": error.next_command} if error.next_command else {})
+    writer.set_status(deployment.id, DeploymentStatus.REFUSED, reason=error.message, cause="preflight")
+    writer.add_event("deployment.ended", CONTROLLER, deployment.id, {"status": "refused", "reason": error.message})
 
 
 def _begin(writer: Writer, deployment: str, step: PlannedStep, epoch: int) -> int:

@@ -22,7 +22,7 @@ class Lock:
             except BlockingIOError:
                 return False
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)  # for people; nothing decides by it
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)  # whom `stop` asks to end, while the lock is held
             self._held = True
         return True
 

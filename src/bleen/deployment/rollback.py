@@ -72,10 +72,19 @@ async def _move_traffic(context: Context) -> None:
             await context.store.event("rollback.retried", context.deployment.id, {"evidence": error.message})
             await asyncio.sleep(RETRY_S)
         else:
-            figures = {"restored_at": time.time(), "restore_took_ms": round(took_s * 1000, 2)}
+            figures = _restored(context.deployment.outcome, time.time()) | {"restore_took_ms": round(took_s * 1000, 2)}
             if "restored_at" not in context.deployment.outcome:
                 await context.store.write(partial(_add_outcome, deployment=context.deployment.id, figures=figures))
             return
+
+
+def _restored(outcome: dict[str, Any], restored_at: float) -> dict[str, Any]:
+    """When users were back, and how long after the candidate's first failure that and the verdict came, in seconds."""
+    first = float(outcome.get("first_failure_at") or 0)
+    if not first:
+        return {"restored_at": restored_at}
+    detected_after_s = round(float(outcome["verdict_at"]) - first, 3)
+    return {"restored_at": restored_at, "detected_after_s": detected_after_s, "restored_after_s": round(restored_at - first, 3)}
 
 
 def _add_outcome(writer: Writer, deployment: str, figures: dict[str, Any]) -> None:

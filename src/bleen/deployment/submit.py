@@ -27,7 +27,11 @@ class Places:
 
 
 def places(reader: Reader) -> Places:
-    """Told by the route that should hold; the preflight asks the proxy and the health checks whether it does."""
+    """Told by the route that should hold; the preflight asks the proxy and the health checks whether it does.
+
+    Raises DeploymentActive, naming the holder, when a deployment is under way.
+    """
+    reader.refuse_active()
     split = reader.route().split
     baseline = split.holder()
     if baseline is None and not split.closed:
@@ -38,7 +42,7 @@ def places(reader: Reader) -> Places:
 def active_already(reader: Reader, release: Release) -> str:
     """Why nothing has to be done for the release; empty when it is not active. Raises Refused for another one of its version."""
     current = _current(reader)
-    if current is None or current.release.version != release.version or reader.active() is not None:
+    if current is None or current.release.version != release.version:
         return ""
     if current.release.digest == release.digest:
         return f"{release.version} is active in {current.environment} already"
@@ -65,7 +69,8 @@ def submit(writer: Writer, config: Config, request: DeployRequest, who: Who) -> 
 
 def adopt(writer: Writer, config: Config, environment: Environment, release: Release, who: Who) -> str:
     """The running service is the active release, and a deployment that ended promoted tells of it. Returns its id."""
-    if writer.active() is not None or not writer.route().split.closed:
+    writer.refuse_active()
+    if not writer.route().split.closed:
         raise WrongState("a release is active already; nothing changed", next_command="bleen status")
     name = f"adopt-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     deployment = replace(_new(name, config, release, Places(environment, None), who), options={"adopted": True})

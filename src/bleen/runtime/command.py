@@ -12,7 +12,7 @@ from bleen.errors import RuntimeFailed
 from bleen.model.environment import Environment
 from bleen.model.release import Release, digest_of
 from bleen.runtime.helper import HelperCommand, HelperResult, run_helper
-from bleen.runtime.log_file import rotate
+from bleen.runtime.log_file import rotate, tail_of
 from bleen.runtime.replacements import Template, fill, templates
 from bleen.runtime.run_file import Run, read_run, write_run
 from bleen.runtime.runtime import ListenerProof, Ownership, RunState, Runtime, RuntimeStatus, StopOutcome
@@ -86,7 +86,8 @@ class CommandAdapter:
         return False
 
     async def logs(self, environment: Environment, lines: int) -> list[str]:
-        return []
+        """What the commands printed; where the service itself writes is not known here."""
+        return await asyncio.to_thread(tail_of, self._site.file(environment, "log"), lines)
 
     async def _ask(self, environment: Environment, release: Release) -> tuple[RunState, str]:
         result = await self._run(self._status, release, environment, log=None)

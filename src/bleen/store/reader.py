@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bleen.errors import DeploymentActive
 from bleen.model.deployment import (
     ACTIVE,
     Command,
@@ -94,6 +95,15 @@ class Reader:
 
     def active(self) -> Deployment | None:
         return self._one(tables.deployment.c.status.in_(_ACTIVE))
+
+    def refuse_active(self) -> None:
+        """Raises DeploymentActive, naming the holder, when the service has an active deployment."""
+        active = self.active()
+        if active is not None:
+            raise DeploymentActive(
+                f"deployment {active.id} of {active.release.version} is {active.status.value}, submitted by {active.submitted_by}",
+                next_command="bleen watch",
+            )
 
     def history(self, limit: int) -> list[Deployment]:
         """The newest deployments first."""

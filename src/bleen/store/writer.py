@@ -7,7 +7,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bleen.errors import DeploymentActive
 from bleen.model.deployment import CommandKind, Deployment, DeploymentStatus, StepState
 from bleen.model.environment import Environment
 from bleen.model.release import Release
@@ -77,12 +76,7 @@ class Writer(Reader):
 
     def insert_deployment(self, deployment: Deployment, config: dict[str, Any]) -> None:
         """The deployment is active. Raises DeploymentActive, naming the holder, when the service has one already."""
-        active = self.active()
-        if active is not None:
-            raise DeploymentActive(
-                f"deployment {active.id} of {active.release.version} is {active.status.value}, submitted by {active.submitted_by}",
-                next_command="bleen watch",
-            )
+        self.refuse_active()
         row = {
             "id": deployment.id,
             "service": self._service,

@@ -10,7 +10,7 @@ import psutil
 from bleen.deployment.context import Context
 from bleen.deployment.detect import detect
 from bleen.deployment.steps.step import ReadOnly
-from bleen.errors import PreflightFailed, Refused
+from bleen.errors import PreflightFailed, Refused, RouterUnavailable, StepFailed
 from bleen.model.deployment import PlannedStep
 from bleen.model.environment import Environment
 from bleen.runtime.runtime import Ownership, RunState
@@ -29,10 +29,15 @@ class Preflight(ReadOnly):
 
     async def do(self, context: Context, step: PlannedStep) -> dict[str, Any]:
         del step
-        await _proxy_serves(context)
-        detected = await _active_environment(context)
-        await _standby_free(context)
-        headroom = await asyncio.to_thread(_headroom, context)
+        try:
+            await _proxy_serves(context)
+            detected = await _active_environment(context)
+            await _standby_free(context)
+            headroom = await asyncio.to_thread(_headroom, context)
+        except PreflightFailed:
+            raise
+        except (Refused, RouterUnavailable, StepFailed) as error:  # whoever refuses: nothing was begun, so there is nothing to take back
+            raise PreflightFailed(error.message, next_command=error.next_command or "bleen check") from error
         return {"detected": detected, **headroom}
 
 
@@ -41,10 +46,7 @@ async def _proxy_serves(context: Context) -> None:
     errors = [finding for finding in await proxy.installer.check() if finding.severity is Severity.ERROR]
     if errors:
         raise PreflightFailed("; ".join(f"{finding.subject}: {finding.message}" for finding in errors), next_command="bleen check")
-    try:
-        await proxy.installer.install()
-    except Refused as error:
-        raise PreflightFailed(error.message, next_command=error.next_command or "bleen check") from error
+    await proxy.installer.install()
 
 
 async def _active_environment(context: Context) -> str:

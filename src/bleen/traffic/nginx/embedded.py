@@ -68,7 +68,7 @@ class EmbeddedNginx:
         if self.running():
             return False
         if not self._site.nginx_conf.exists():
-            raise Refused(f"nginx has no configuration yet: {self._site.nginx_conf} is missing", next_command="bleen install")
+            raise Refused(f"nginx has no configuration yet: {self._site.nginx_conf} is missing", next_command="bleen deploy")
         await self.start()
         return True
 
