@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def status_text(report: StatusReport) -> str:
     """Where the service stands, a dozen lines."""
     lines = [("service", clean(report.service)), ("traffic", _traffic(report)), ("active", _active(report))]
-    lines += [(resident.environment, _resident(resident)) for resident in report.residents]
+    lines += [(resident.environment, _resident(resident, watched=bool(report.controller.get("alive")))) for resident in report.residents]
     lines += [("deployment" if index == 0 else "", line) for index, line in enumerate(_deployment(report.deployment))]
     lines += [("rollback", way_back_sentence(report.way_back)), ("controller", controller_sentence(report.controller))]
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
@@ -118,8 +118,9 @@ def _active(report: StatusReport) -> str:
     return environment_style(report.active_environment, report.active_environment) + (f": {clean(version)}" if version else "")
 
 
-def _resident(resident: ResidentView) -> str:
-    words = [clean(resident.version), "running" if resident.wanted == "running" else clean(resident.wanted)]
+def _resident(resident: ResidentView, *, watched: bool) -> str:
+    state = "running" if watched else "should run: without a controller nobody looks"
+    words = [clean(resident.version), state if resident.wanted == "running" else clean(resident.wanted)]
     words += ["adopted"] if resident.adopted else []
     words += [f"retires in {span(resident.retire_in_s)}"] if resident.retire_in_s is not None and resident.wanted == "running" else []
     return ", ".join(words)

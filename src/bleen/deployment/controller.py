@@ -172,15 +172,16 @@ class Controller:
     async def _use_newest(self, store: FencedStore) -> None:
         """Ports stand for the newest deployment and for whichever deployments the residents came from, all fenced at our epoch."""
         newest, residents = await store.read(lambda reader: (reader.history(1), reader.residents()))
-        wanted = {resident.deployment for resident in residents.values()} | ({newest[0].id} if newest else {""})
-        self._newest = newest[0].id if newest else ""
+        name = newest[0].id if newest else ""
+        wanted = {resident.deployment for resident in residents.values()} | {name}
         for key in wanted - self._ports.keys():
             pinned = await store.read(lambda reader, key=key: reader.config(key))  # type: ignore[misc]
             self._ports[key] = self.wire(Config.model_validate_json(json.dumps(pinned)) if pinned else self.config)
+        with contextlib.suppress(RouterUnavailable):  # releases are kept up, and deadlines hold, without the proxy; `put_route` fences it
+            await self._ports[name].proxy.router.fence(store.lease.epoch)
+        self._newest = name  # only now: the supervisor works beside this
         for key in self._ports.keys() - wanted:
             await self._ports.pop(key).close()
-        with contextlib.suppress(RouterUnavailable):  # releases are kept up, and deadlines hold, without the proxy; `put_route` fences it
-            await self._ports[self._newest].proxy.router.fence(store.lease.epoch)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

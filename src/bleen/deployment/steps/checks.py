@@ -20,7 +20,8 @@ class CheckCommandStep:
         result = await context.ports.run_check(_check(context, step), _names(context), False)
         if not result.passed:
             said = f": {' | '.join(result.output[-5:])}" if result.output else ""
-            raise ProofFailed(f"{step.name} failed, {result.evidence}{said}", next_command=f"less {context.ports.state_dir / 'run' / 'checks.log'}")
+            log = context.ports.state_dir / "run" / "checks.log"
+            raise ProofFailed(f"{step.name} failed, {result.evidence}{said}", next_command=f"less {log}")
         return {"evidence": result.evidence}
 
     async def undo(self, context: Context, step: PlannedStep) -> dict[str, Any]:
