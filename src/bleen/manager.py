@@ -19,7 +19,7 @@ from bleen.deployment.ports import Ports
 from bleen.deployment.rollback import order_rollback
 from bleen.deployment.submit import active_already, adopt, places, submit
 from bleen.errors import AttentionNeeded, Refused, WrongState
-from bleen.model.deployment import CommandKind, Deployment, DeploymentStatus, PlannedStep
+from bleen.model.deployment import ACTIVE, CommandKind, Deployment, DeploymentStatus, PlannedStep
 from bleen.model.environment import Environment
 from bleen.model.release import Release
 from bleen.records.history import Record, read_history
@@ -231,14 +231,14 @@ class BlueGreenDeploymentManager:
     async def rollback(self, reason: str = "") -> DeploymentResult:
         """Users are on the previous release: of the active deployment, or of the last one while its window is open."""
         report = await self.status()
-        history = await self._store.run(lambda: self._read(lambda reader: reader.history(1)))
-        if not history:
+        newest: Deployment | None = await self._store.run(lambda: self._read(Reader.newest))
+        if newest is None:
             raise WrongState("nothing was deployed yet; nothing changed", next_command="bleen deploy --version V")
-        if not history[0].status.active and not report.way_back.possible:
+        if newest.status not in (*ACTIVE, DeploymentStatus.PROMOTED):
+            raise WrongState(f"the last deployment is {newest.status.value} already; nothing changed", next_command="bleen status")
+        if not newest.status.active and not report.way_back.possible:
             raise WrongState(f"no rollback is possible: {report.way_back.evidence}; nothing changed", next_command="bleen history")
-        if history[0].status.active is False and history[0].status is not DeploymentStatus.PROMOTED:
-            raise WrongState(f"the last deployment is {history[0].status.value} already; nothing changed", next_command="bleen status")
-        return await self._take_back(history[0], CommandKind.ROLLBACK, reason)
+        return await self._take_back(newest, CommandKind.ROLLBACK, reason)
 
     async def shut_down(self, *, force: bool = False) -> None:
         """The releases that bleen started and its embedded proxy have stopped; the controller must have been stopped before.
@@ -282,6 +282,8 @@ class BlueGreenDeploymentManager:
                     raise WrongState(f"no deployment is under way: nothing to {kind.value}", next_command="bleen status")
                 if active.status is not DeploymentStatus.RUNNING:
                     raise WrongState(f"deployment {active.id} is {active.status.value}: {active.reason}", next_command="bleen watch")
+                if kind is CommandKind.PROMOTE:
+                    _refuse_too_early(writer, active)
                 who = Who(self._who.actor, self._who.source, reason)
                 writer.add_command(active.id, kind, argument, who)
                 writer.set_control(active.id, **change)
@@ -316,8 +318,9 @@ class BlueGreenDeploymentManager:
         return await self.wait(deployment.id)
 
     async def _refuse_dead_way_back(self, deployment: Deployment) -> None:
-        if deployment.baseline is None:
-            return
+        route = await self._store.run(lambda: self._read(Reader.route))
+        if deployment.baseline is None or route.split.weight_of(deployment.baseline) == 100:
+            return  # nobody would be moved there
         probe = await self._ports.ask(deployment.baseline)
         if not probe.ok:
             raise Refused(
@@ -332,6 +335,17 @@ class BlueGreenDeploymentManager:
             if time.monotonic() > deadline:
                 raise Refused("the controller did not confirm the route within 20 s", next_command="bleen controller status")
             await asyncio.sleep(POLL_S)
+
+
+def _refuse_too_early(reader: Reader, deployment: Deployment) -> None:
+    """A promotion leaves a traffic weight or the bake early; nothing before them may be left out."""
+    begun = [entry.step for entry in reader.journal(deployment.id) if entry.kind == "do"]
+    step = deployment.step(begun[-1]) if begun else None
+    if step is None or step.kind not in ("shift", "bake"):
+        at = step.name if step else "its beginning"
+        raise WrongState(
+            f"deployment {deployment.id} is at {at}: promote leaves a traffic weight or the bake early", next_command="bleen watch"
+        )
 
 
 def _result(deployment: Deployment) -> DeploymentResult:

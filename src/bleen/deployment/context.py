@@ -38,12 +38,20 @@ class Control:
         self.changed.clear()
 
 
+@dataclass(slots=True)
+class RouteMark:
+    """The newest route that this process has begun to apply: an older one that comes late is not applied any more."""
+
+    revision: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class FencedStore:
     """The store as its lease holder may use it."""
 
     store: Store
     lease: Lease
+    mark: RouteMark = field(default_factory=RouteMark)
 
     async def read(self, question: Callable[[Reader], T]) -> T:
         """Answers as of one moment."""

@@ -100,8 +100,10 @@ class Controller:
             with self.store.read() as reader:
                 return reader.glance().holder
 
-        held = await self.store.run(holder)
-        return held not in ("", self.holder)
+        try:
+            return await self.store.run(holder) not in ("", self.holder)
+        except StoreUnavailable:
+            return False  # taking the lease will tell
 
     async def _term(self, lease: Lease) -> None:
         """Everything that is done under one lease; ends with errors.Fenced, StoreUnavailable, or when told to stop."""
@@ -168,11 +170,24 @@ class Controller:
             glance = await store.read(lambda reader: reader.glance())
             control.paused, control.promote = glance.paused, glance.promote
             await Engine(self._ports[self._newest], store, control).run(active)
+            await self._restore_proxy(store, active.id)
+
+    async def _restore_proxy(self, store: FencedStore, ended: str) -> None:
+        """A deployment that was refused leaves the proxy's configuration as the one before it had it."""
+        await self._use_newest(store)
+        if self._newest not in ("", ended):
+            try:
+                await self._ports[self._newest].proxy.installer.install()
+            except BleenError as error:
+                logger.warning("proxy.not_restored", reason=error.message)
 
     async def _use_newest(self, store: FencedStore) -> None:
-        """Ports stand for the newest deployment and for whichever deployments the residents came from, all fenced at our epoch."""
-        newest, residents = await store.read(lambda reader: (reader.history(1), reader.residents()))
-        name = newest[0].id if newest else ""
+        """Ports stand for the newest deployment and for whichever deployments the residents came from, all fenced at our epoch.
+
+        An active deployment counts as the newest: a rollback may have made an older one active again.
+        """
+        newest, residents = await store.read(lambda reader: (reader.active() or reader.newest(), reader.residents()))
+        name = newest.id if newest else ""
         wanted = {resident.deployment for resident in residents.values()} | {name}
         for key in wanted - self._ports.keys():
             pinned = await store.read(lambda reader, key=key: reader.config(key))  # type: ignore[misc]

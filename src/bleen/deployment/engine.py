@@ -23,6 +23,7 @@ from bleen.model.verdict import Verdict
 from bleen.store.writer import Writer
 
 TRANSIENT_ATTEMPTS = 3
+RETRY_S = 0.5
 CLOCK_S = 0.5
 logger = structlog.get_logger()
 
@@ -106,6 +107,7 @@ class Engine:
                 if tried >= TRANSIENT_ATTEMPTS:
                     raise
                 logger.warning("step.retried", deployment=deployment, step=step.name, evidence=error.message)
+                await asyncio.sleep(RETRY_S * tried)
                 continue
             break
         if step.kind != "record":  # the record ends itself in the same transaction as the deployment

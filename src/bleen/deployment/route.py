@@ -45,6 +45,9 @@ async def hold_route(ports: Ports, store: FencedStore, route: Route, deployment:
 
 async def put_route(ports: Ports, store: FencedStore, route: Route) -> None:
     """The proxy was told to hold `route`. Raises RouterUnavailable, and Fenced when our epoch was overtaken."""
+    if route.revision < store.mark.revision:  # the supervisor read it before the driver wrote the next one
+        raise RouterUnavailable(f"revision {route.revision} of the route was superseded by {store.mark.revision}")
+    store.mark.revision = route.revision
     router, ours = ports.proxy.router, replace(route, epoch=store.lease.epoch)
     try:
         await router.apply(ours)

@@ -95,9 +95,11 @@ class Supervisor:
         if route.revision == 0:
             return
         reading = await proxy.router.read()
-        now_wanted = await self.store.read(lambda reader: reader.route())
+        now_wanted, applied = await self.store.read(lambda reader: (reader.route(), reader.is_applied(route)))
         if reading.confirms(route.split) or now_wanted.revision != route.revision:
             return
+        if active is not None and not applied:
+            return  # the deployment is on its way to it
         logger.warning("traffic.drifted", wanted=str(route.split), evidence=reading.evidence)
         await hold_route(self.ports(), self.store, route, active.id if active else "")
 

@@ -76,6 +76,11 @@ class Reader:
         row = self._connection.execute(sa.select(tables.route).where(tables.route.c.service == self._service)).first()
         return Route(row.epoch, row.revision, TrafficSplit(row.blue, row.green)) if row else Route(0, 0, CLOSED)
 
+    def is_applied(self, route: Route) -> bool:
+        """The proxy has confirmed that revision of the route."""
+        a = tables.applied
+        return self._connection.execute(sa.select(a.c.revision).where(a.c.service == self._service)).scalar_one_or_none() == route.revision
+
     def residents(self) -> dict[Environment, Resident]:
         rows = self._connection.execute(sa.select(tables.environment).where(tables.environment.c.service == self._service))
         return {
@@ -110,6 +115,13 @@ class Reader:
         d = tables.deployment
         rows = self._connection.execute(sa.select(d).where(d.c.service == self._service).order_by(d.c.number.desc()).limit(limit))
         return [deployment_of(row) for row in rows]
+
+    def newest(self) -> Deployment | None:
+        """The newest deployment that changed something, or is about to: one that was refused did not."""
+        d = tables.deployment
+        mine = (d.c.service == self._service) & (d.c.status != DeploymentStatus.REFUSED.value)
+        row = self._connection.execute(sa.select(d).where(mine).order_by(d.c.number.desc()).limit(1)).first()
+        return deployment_of(row) if row else None
 
     def config(self, deployment_id: str) -> dict[str, Any] | None:
         """The configuration as it was pinned; secrets in it are references."""
