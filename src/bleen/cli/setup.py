@@ -157,7 +157,7 @@ def adopt(
 
 
 def demo(
-    rate: Annotated[int, typer.Option("--rate", min=1, max=10_000, metavar="N", help="Requests a second.")] = 200,
+    rate: Annotated[int, typer.Option("--rate", min=1, max=10_000, metavar="N", help="Requests a second.")] = 600,
     json_output: JsonOption = False,
 ) -> None:
     """Show four deployments, good and bad, on this machine.

@@ -46,6 +46,7 @@ class Controller:
     keep_guardian: Callable[[], None]
     _ports: dict[str, Ports] = field(default_factory=dict)
     _newest: str = ""
+    _freed: bool = False  # the lock file came to us free, and no lease was taken since: its last holder is dead
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> int:
@@ -54,13 +55,14 @@ class Controller:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         lock = Lock(self.state_dir / "controller.lock")
+        lease: Lease | None = None
         try:
             while not self._stop.is_set():
                 try:
                     lease = await self._take(lock)
                     if lease is None:
                         break
-                    await self._term(lease)
+                    await self._term(lease, lock)
                 except Fenced as error:
                     logger.info("lease.lost", reason=error.message)
                     if await self._overtaken():
@@ -71,6 +73,8 @@ class Controller:
                 except StoreUnavailable as error:
                     logger.warning("store.unavailable", reason=error.message)
                     await self._pause(WAIT_S)
+                    if lease is not None and await self._overtaken():  # stopped for longer than the lease, or without a store
+                        return OVERTAKEN
                 except (BleenError, OSError) as error:
                     logger.warning("controller.retried", reason=str(error), kind=type(error).__name__)
                     await self._pause(WAIT_S)
@@ -83,12 +87,13 @@ class Controller:
     async def _take(self, lock: Lock) -> Lease | None:
         """The lease is ours: at once where the lock file is free, else when the holder's has expired. None when told to stop."""
         while not self._stop.is_set():
-            gone = lock.acquire()
+            self._freed = lock.acquire() or self._freed
             try:
-                lease = await self.store.run(lambda gone=gone: self.store.take_lease(self.holder, self.lease_s, holder_is_gone=gone))  # type: ignore[misc]
+                lease = await self.store.run(lambda: self.store.take_lease(self.holder, self.lease_s, holder_is_gone=self._freed))
             except LeaseHeld:
                 await self._pause(WAIT_S)
                 continue
+            self._freed = False
             logger.info("lease.taken", epoch=lease.epoch, holder=self.holder)
             return lease
         return None
@@ -105,14 +110,14 @@ class Controller:
         except StoreUnavailable:
             return False  # taking the lease will tell
 
-    async def _term(self, lease: Lease) -> None:
+    async def _term(self, lease: Lease, lock: Lock) -> None:
         """Everything that is done under one lease; ends with errors.Fenced, StoreUnavailable, or when told to stop."""
         store, control = FencedStore(self.store, lease), Control()
         try:
             await self._use_newest(store)
             await self._hold_at_once(store)
             supervisor = Supervisor(store, lambda: self._ports[self._newest], self._ports.get)
-            await first_to_end(self._stop_asked(), self._keep(store, control), supervisor.run(), self._drive(store, control))
+            await first_to_end(self._stop_asked(), self._keep(store, control, lock), supervisor.run(), self._drive(store, control))
         except StoreMismatch as error:
             await store.write(partial(_refuse_unbegun, error=error))
             raise
@@ -134,7 +139,7 @@ class Controller:
     async def _stop_asked(self) -> None:
         await self._stop.wait()
 
-    async def _keep(self, store: FencedStore, control: Control) -> None:
+    async def _keep(self, store: FencedStore, control: Control, lock: Lock) -> None:
         """Renews the lease and notices what people ask. Raises errors.Fenced when the epoch is not ours any more."""
         renewed, guarded = time.monotonic(), 0.0
         while True:
@@ -155,6 +160,7 @@ class Controller:
             if now - guarded > 1.0:
                 guarded = now
                 self.keep_guardian()
+                lock.acquire()  # free again once the stopped controller that this one took over from has ended
             await asyncio.sleep(GLANCE_S)
 
     async def _drive(self, store: FencedStore, control: Control) -> None:

@@ -15,15 +15,16 @@ class Lock:
         self._held = False
 
     def acquire(self) -> bool:
-        """True when this process holds the lock, now or already."""
-        if not self._held:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)  # whom `stop` asks to end, while the lock is held
-            self._held = True
+        """True when the lock was free, and is this process's from now on; False when anybody holds it, this process included."""
+        if self._held:
+            return False
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)  # for people; nothing decides by it
+        self._held = True
         return True
 
     def close(self) -> None:

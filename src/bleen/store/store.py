@@ -69,7 +69,7 @@ class Store:
                 return Lease(self._service, holder, 1)
             # A clock that jumped back would make a lease immortal: one that lasts longer than its time to live has expired.
             expired = row.expires <= now or row.expires > now + ttl_s
-            if row.holder and not expired and not holder_is_gone:
+            if row.holder not in ("", holder) and not expired and not holder_is_gone:
                 raise LeaseHeld(f"{row.holder} drives {self._service} (epoch {row.epoch}, {row.expires - now:.1f} s left)")
             values = {"holder": holder, "epoch": row.epoch + 1, "expires": now + ttl_s}
             connection.execute(sa.update(held).where(held.c.service == self._service).values(values))
