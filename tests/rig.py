@@ -192,7 +192,8 @@ def load_on(rig: Rig, rate: int = 200, connections: int = 16, seconds: int = 120
     """The load client runs against the rig's public listener; it ends with the block."""
     report = rig.folder / "load.json"
     argv = [sys.executable, "-m", "bleen.demo.load", "--url", rig.url, "--rate", str(rate), "--connections", str(connections)]
-    client = subprocess.Popen([*argv, "--seconds", str(seconds), "--report", str(report)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    argv += ["--seconds", str(seconds), "--report", str(report)]
+    client = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     load = Load(client, report)
     try:
         load.wait_for(1)

@@ -186,6 +186,7 @@ class Load:
             *("-m", "bleen.demo.load", *self._arguments, "--report", str(self._report)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,  # its counts are read from the report
             start_new_session=True,  # a Ctrl-C is for the show, which ends the load itself
         )
         await self.until(1)

@@ -67,9 +67,6 @@ class Controller:
                     logger.info("lease.lost", reason=error.message)
                     if await self._overtaken():
                         return OVERTAKEN
-                except LeaseHeld as error:
-                    logger.info("lease.held", reason=error.message)
-                    return OVERTAKEN
                 except StoreUnavailable as error:
                     logger.warning("store.unavailable", reason=error.message)
                     await self._pause(WAIT_S)
