@@ -214,6 +214,24 @@ async def test_a_failing_baseline_holds_the_deployment_where_it_is(tmp_path: Pat
         assert (await world.ended()).status is DeploymentStatus.PROMOTED
 
 
+async def test_users_are_never_moved_back_to_a_baseline_that_is_ill(tmp_path: Path) -> None:
+    """The time of the deployment is over while blue itself fails: a person decides, green goes on serving."""
+    async with world_in(tmp_path, deployment=slow(timeout="2h")) as world:
+        await world.stands("1.0.0", BLUE)
+        submitted = await world.submit()
+        world.ensure_controller()
+        await world.at_weight(25)
+        world.health.down.add(BLUE)
+        await until(lambda: "blue itself fails" in str(read_live(world.state)), what="the verdict says so")
+        with world.store.write() as writer:
+            writer.add_clock(submitted.id, "active_s", 7200.0)
+        frozen = await world.ended()
+        assert frozen.status is DeploymentStatus.FROZEN
+        assert "blue, the way back, fails its own health checks: traffic stays as it is" in frozen.reason
+        assert world.proxy.split.green == 25
+        assert world.runtime.runs[GREEN].alive
+
+
 async def test_both_failing_at_once_is_no_reason_to_go_back(tmp_path: Path) -> None:
     """A broken database takes both down: going back would help nobody."""
     async with world_in(tmp_path, deployment=slow()) as world:

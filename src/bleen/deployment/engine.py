@@ -20,6 +20,7 @@ from bleen.deployment.watch import Harm, Watch
 from bleen.errors import BleenError, DeadlineExceeded, Fenced, PreflightFailed, Refused, StepFailed, StoreUnavailable, Transient
 from bleen.model.deployment import Deployment, DeploymentStatus, PlannedStep, StepState
 from bleen.model.verdict import Verdict
+from bleen.store.reader import Reader
 from bleen.store.writer import Writer
 
 TRANSIENT_ATTEMPTS = 3
@@ -136,7 +137,7 @@ class Engine:
         await self._store.write(lambda writer: refuse(writer, context.deployment, error))
 
     async def _take_back(self, context: Context, reason: str, cause: str, verdict: Verdict | None = None, next_command: str = "") -> None:
-        """Ordered back in one transaction; or frozen, where automatic rollback is switched off."""
+        """Ordered back in one transaction; or frozen, where automatic rollback is switched off or would move users to an ill release."""
         deployment = context.deployment
         figures = _figures(context, verdict or context.watch.verdict) | ({"next": next_command} if next_command else {})
 
@@ -144,14 +145,27 @@ class Engine:
             if writer.glance().status != DeploymentStatus.RUNNING:
                 return  # its last write has landed, and it was this that came too late
             writer.add_outcome(deployment.id, figures)
-            if context.ports.config.deployment.auto_rollback:
+            why_not = _why_not_back(context, writer)
+            if not why_not:
                 order_rollback(writer, deployment, reason, cause, replace(CONTROLLER, reason=reason))
                 return
-            said = f"{reason}; automatic rollback is off: traffic stays as it is"
+            said = f"{reason}; {why_not}: traffic stays as it is"
             writer.set_status(deployment.id, DeploymentStatus.FROZEN, reason=said, cause=cause)
             writer.add_event("deployment.frozen", CONTROLLER, deployment.id, {"reason": said, "cause": cause})
 
         await self._store.write(write)
+
+
+def _why_not_back(context: Context, reader: Reader) -> str:
+    """Why a person must decide; empty where going back helps users or moves nobody."""
+    baseline, config = context.deployment.baseline, context.ports.config
+    if not config.deployment.auto_rollback:
+        return "automatic rollback is off"
+    tally = context.watch.verdict.tallies.get(baseline) if baseline else None
+    moves_users = baseline is not None and reader.route().split.weight_of(baseline) < 100
+    if tally is not None and moves_users and tally.probes_failed_in_a_row >= config.health.failures:
+        return f"{baseline}, the way back, fails its own health checks"
+    return ""
 
 
 _AFTER_PROMOTION = ("bake", "final-verification", "record")
