@@ -111,7 +111,7 @@ async def test_a_controller_that_wakes_between_its_write_and_the_proxy_moves_no_
         zombie.kill()
         zombie.wait()
     assert zombie.returncode == OVERTAKEN
-    assert "lease.lost" in said
+    assert "lease.lost" in said or "the lease was not renewed" in said  # whichever of the two it noticed first
     assert world(rig) == before
     assert await resume(rig) == "promoted"
     assert rig.flags() == "w100"

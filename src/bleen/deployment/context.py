@@ -74,6 +74,7 @@ class FencedStore:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing])  # a thread is not cancelled: its write has landed or failed before anything else is decided
+            writing.exception()  # seen: whoever cancelled this knows a better reason
             raise
 
     async def event(self, name: str, deployment: str = "", body: dict[str, Any] | None = None) -> None:
