@@ -43,6 +43,9 @@ from bleen.store.writer import Who
 from bleen.traffic.nginx.proxy import NginxSite, nginx_proxy
 from bleen.traffic.router import Proxy
 
+# What is replaced in the commands of checks (`deployment.steps.checks` gives the values).
+CHECK_NAMES = frozenset({"service", "version", "commit_hash", "branch", "environment", "base_url", "preview_url", "deployment"})
+
 
 @asynccontextmanager
 async def open_manager(path: str | Path = "bleen.yaml", *, source: str = "python") -> AsyncIterator[BlueGreenDeploymentManager]:
@@ -51,6 +54,7 @@ async def open_manager(path: str | Path = "bleen.yaml", *, source: str = "python
     Raises ConfigurationError for what is wrong with the file or the environment variables, StoreUnavailable.
     """
     loaded = load(Path(path), os.environ)
+    _refuse_unknown_names(loaded)
     store = await asyncio.to_thread(open_store, loaded.state_dir, loaded.config.service)
     site = Site(loaded.path, loaded.state_dir, store.id)
     manager = BlueGreenDeploymentManager(
@@ -205,11 +209,20 @@ def _runtime(site: Site, config: Config) -> Runtime:
     return process_runtime(config.runtime, runtime_site, resolved)
 
 
+def _refuse_unknown_names(loaded: Loaded) -> None:
+    """Raises ConfigurationError for a {name} in a command that nothing replaces, before anything is written."""
+    _runtime(Site(loaded.path, loaded.state_dir, store_id=""), loaded.config)
+    for name, check in loaded.config.checks:
+        if check is not None:
+            templates(check.command, f"checks.{name}.command", CHECK_NAMES)
+            templates(check.undo or [], f"checks.{name}.undo", CHECK_NAMES)
+
+
 async def _run_check(site: Site, check: CheckCommand, names: dict[str, str], undo: bool) -> CheckResult:
     secret = names.pop("preview_header")  # reaches the command as a variable, never as an argument that `ps` shows
     argv = (check.undo or []) if undo else check.command
     command = HelperCommand(
-        argv=fill(templates(argv, "checks", set(names)), names),
+        argv=fill(templates(argv, "checks", CHECK_NAMES), names),
         directory=site.path.parent,
         variables={name.upper(): value for name, value in names.items()} | {"PREVIEW_HEADER": secret},
         timeout_s=check.timeout.total_seconds(),

@@ -380,3 +380,18 @@ def test_status_and_help_import_nothing_that_their_reader_would_wait_for(service
     assert {name for name in foreign if not name.startswith(("_cython", "__"))} <= STATUS_PACKAGES
     assert {name for name in modules if name.split(".")[0] == "bleen"} <= allowed
     assert "asyncio" not in modules
+
+
+def test_a_check_with_a_name_that_nothing_replaces_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "bleen.yaml").write_text(
+        "service: shop\n"
+        "environments:\n  blue: {endpoints: ['http://127.0.0.1:9001']}\n  green: {endpoints: ['http://127.0.0.1:9002']}\n"
+        "runtime: {type: process, command: [python, app.py]}\n"
+        "checks:\n  load_test: {command: [python, load.py, '{url}']}\n"
+    )
+    argv = [sys.executable, "-m", "bleen.cli.main", "--config", str(tmp_path / "bleen.yaml"), "check"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "checks.load_test.command[2]" in done.stderr
+    assert "{preview_url}" in done.stderr
+    assert not (tmp_path / ".bleen").exists()

@@ -29,6 +29,7 @@ from bleen.store.writer import Writer
 GLANCE_S = 0.04
 IDLE_S = 1.0
 WAIT_S = 0.3
+FOREIGN_WAIT_S = 5.0  # a proxy folder of another store changes hands by a person's work
 OVERTAKEN = 5  # exit status: another controller drives; the guardian must not start this one again
 logger = structlog.get_logger()
 
@@ -74,7 +75,7 @@ class Controller:
                         return OVERTAKEN
                 except (BleenError, OSError) as error:
                     logger.warning("controller.retried", reason=str(error), kind=type(error).__name__)
-                    await self._pause(WAIT_S)
+                    await self._pause(FOREIGN_WAIT_S if isinstance(error, StoreMismatch) else WAIT_S)
         finally:
             for ports in self._ports.values():
                 await ports.close()

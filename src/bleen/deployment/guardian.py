@@ -23,7 +23,7 @@ LEASE_S = 1.0  # between two looks at the lease
 STALE_S = 1.0  # a lease that ran out this long ago belongs to a controller that is stopped
 SPAWN_AGAIN_S = 10.0  # not more often for a controller that lives but does not renew
 START_S = 60.0  # for the successor of one that died: it is starting, however slow the host is
-BACKOFF_MAX_S = 10.0
+BACKOFF_MAX_S = 3.0  # a split of traffic may be waiting for somebody to watch it
 LOG_MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -41,9 +41,7 @@ class Guardian:
     def run(self) -> int:
         """Returns when a controller ended as it was told, or this process was told to stop."""
         lock = os.open(self._state_dir / "guardian.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(lock):
             return 0  # another guardian was quicker
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -110,7 +108,7 @@ class Guardian:
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         else:
@@ -144,6 +142,18 @@ def _lives(holder: str) -> bool:
     except (OSError, ValueError, IndexError):
         return False
     return True
+
+
+def _taken(lock: int) -> bool:
+    """The lock is ours. Tried again for a moment: somebody may only be looking whether it is held."""
+    for _ in range(5):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(POLL_S)
+        else:
+            return True
+    return False
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Lock:
         except BlockingIOError:
             return False
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)  # for people; nothing decides by it
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)  # whom `stop` asks to end, while the lock is held
         self._held = True
         return True
 
@@ -39,7 +39,7 @@ def is_held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look at once do not take each other for a holder
     except BlockingIOError:
         return True
     else:
