@@ -190,12 +190,12 @@ def test_stores_opened_at_once_agree_on_one_identity(tmp_path: Path) -> None:
         found.append(opened.id)
         opened.close()
 
-    threads = [threading.Thread(target=open_one) for _ in range(4)]
+    threads = [threading.Thread(target=open_one) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4
+    assert len(found) == 8
     assert len(set(found)) == 1
 
 

@@ -98,8 +98,12 @@ def deploy(
     raise typer.Exit(run(lambda interrupt: _deploy(path, request, interrupt, detach=detach, json_output=json_output)))
 
 
-def watch(ctx: typer.Context, json_output: JsonOption = False) -> None:
-    """Follow the deployment under way, or wait for one.
+def watch(
+    ctx: typer.Context,
+    deployment: Annotated[str, typer.Argument(metavar="[DEPLOYMENT]", help="Its id; default: the one under way.", show_default=False)] = "",
+    json_output: JsonOption = False,
+) -> None:
+    """Follow a deployment, by default the one under way, or wait for one.
 
     Ends when the deployment has ended, with the exit code that `bleen deploy` would have had.
 
@@ -108,13 +112,14 @@ def watch(ctx: typer.Context, json_output: JsonOption = False) -> None:
     \b
     Examples:
       bleen watch
+      bleen watch 20261103-101530-4f2a
       bleen watch --json
     """
     path = config_path(ctx)
 
     from bleen.cli.follow import run
 
-    raise typer.Exit(run(lambda interrupt: _watch(path, interrupt, json_output=json_output)))
+    raise typer.Exit(run(lambda interrupt: _watch(path, deployment, interrupt, json_output=json_output)))
 
 
 async def _deploy(path: Path, request: DeployRequest, interrupt: Interrupt, *, detach: bool, json_output: bool) -> int:
@@ -147,17 +152,17 @@ async def _deploy(path: Path, request: DeployRequest, interrupt: Interrupt, *, d
             )
         output.say(f"deployment {submitted.id}: {request.release.version} to {submitted.candidate.value}")
         if detach:
-            output.say("  next: bleen watch")
+            output.say(f"  next: bleen watch {submitted.id}")
             return DONE
         return await follow(manager, submitted.id, display, interrupt)
 
 
-async def _watch(path: Path, interrupt: Interrupt, *, json_output: bool) -> int:
+async def _watch(path: Path, deployment: str, interrupt: Interrupt, *, json_output: bool) -> int:
     from bleen.cli.follow import display_for, follow
     from bleen.wiring import open_manager
 
     place = service_place(path)
-    deployment = await _first_active(place.state_dir, place.service, interrupt, json_output=json_output)
+    deployment = deployment or await _first_active(place.state_dir, place.service, interrupt, json_output=json_output)
     if not deployment:
         return DONE
     async with open_manager(path, source="cli") as manager:

@@ -29,11 +29,11 @@ class Interrupted(Exception):
 
 
 class Interrupt:
-    """The first Ctrl-C (or SIGTERM) ends the following in order, the second ends the process at once."""
+    """The first Ctrl-C (or SIGTERM, or a terminal that is gone) ends the following in order, the second ends the process at once."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._came)
 
     @property
@@ -130,7 +130,7 @@ def detached_text(deployment: str) -> str:
     """What somebody who leaves should know."""
     return (
         f"left: deployment {deployment} goes on in the controller\n"
-        "  follow it:      bleen watch\n"
+        f"  follow it:      bleen watch {deployment}\n"
         "  hold it:        bleen pause\n"
         "  take it back:   bleen abort"
     )
