@@ -119,6 +119,21 @@ async def test_a_route_that_drifted_is_put_right(tmp_path: Path) -> None:
         assert world.route().revision == 1
 
 
+async def test_a_route_that_was_written_by_one_who_died_before_the_proxy_had_it_is_held_also_while_paused(tmp_path: Path) -> None:
+    slow = {"weights": [25, 100], "step": {"dwell": "1h", "min_requests": 0}, "bake": "1h"}
+    async with world_in(tmp_path, deployment=slow) as world:
+        await world.stands("1.0.0", BLUE)
+        await world.submit()
+        world.ensure_controller()
+        await world.at_weight(25)
+        await world.manager.pause()
+        split = TrafficSplit(blue=70, green=30)
+        with world.store.write() as writer:
+            writer.set_route(writer.glance().epoch, split)
+        await until(lambda: world.proxy.split == split, what="the proxy holds it")
+        await until(lambda: world.read(lambda reader: reader.is_applied(reader.route())), what="the store says so")
+
+
 async def test_a_proxy_that_forgot_its_weights_is_told_again(tmp_path: Path) -> None:
     async with world_in(tmp_path) as world:
         await world.stands("1.0.0", BLUE)

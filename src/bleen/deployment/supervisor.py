@@ -53,6 +53,7 @@ class Supervisor:
     _restarts: dict[Environment, _Restarts] = field(default_factory=dict)
     _way_back_ok: dict[Environment, bool] = field(default_factory=dict)
     _due: dict[str, float] = field(default_factory=dict)
+    _unapplied: int = 0  # revision of the route that no proxy had confirmed when we last looked
 
     async def run(self) -> None:
         """Never ends by itself. Raises errors.Fenced and StoreUnavailable."""
@@ -96,11 +97,13 @@ class Supervisor:
             return
         reading = await proxy.router.read()
         now_wanted, applied = await self.store.read(lambda reader: (reader.route(), reader.is_applied(route)))
-        if reading.confirms(route.split) or now_wanted.revision != route.revision:
+        if now_wanted.revision != route.revision or (applied and reading.confirms(route.split)):
             return
-        if active is not None and not applied:
-            return  # the deployment is on its way to it
-        logger.warning("traffic.drifted", wanted=str(route.split), evidence=reading.evidence)
+        if not applied and self._unapplied != route.revision:
+            self._unapplied = route.revision  # whoever wrote it is on the way to it; one who died on that way is not back next time
+            return
+        if not reading.confirms(route.split):
+            logger.warning("traffic.drifted", wanted=str(route.split), evidence=reading.evidence)
         await hold_route(self.ports(), self.store, route, active.id if active else "")
 
     async def _hold_release(self, resident: Resident, active: Deployment | None) -> None:
