@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 POLL_S = 0.1
@@ -79,6 +81,7 @@ class Guardian:
             if status is None:
                 continue
             self._children.remove(child)
+            self._say("guardian.controller_ended", child.pid, status)
             ended_well = ended_well or status == 0
             self._failures = 0 if time.monotonic() - self._spawned > 60 else self._failures + 1
         return ended_well
@@ -92,7 +95,7 @@ class Guardian:
         with contextlib.suppress(OSError):
             if path.stat().st_size > LOG_MAX_BYTES:
                 path.replace(path.with_suffix(".log.1"))
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = self._open_log()
         try:
             environ = os.environ | {"BLEEN_GUARDED": "1"}
             environ.setdefault("MALLOC_ARENA_MAX", "2")  # a few idle threads should not each keep an arena of memory
@@ -100,6 +103,18 @@ class Guardian:
         finally:
             os.close(log)
         self._children.append(child)
+        self._say("guardian.started_controller", child.pid)
+
+    def _open_log(self) -> int:
+        return os.open(self._state_dir / "controller.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def _say(self, event: str, pid: int, status: int | None = None) -> None:
+        """A line in the controller's log, in the controller's own form."""
+        body = {"event": event, "guardian": os.getpid(), "pid": pid, "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+        with contextlib.suppress(OSError):
+            log = self._open_log()
+            os.write(log, (json.dumps(body if status is None else body | {"status": status}) + "\n").encode())
+            os.close(log)
 
     def _controller_lives(self) -> bool:
         """Some controller holds the lock file."""

@@ -9,16 +9,19 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 from bleen.deployment.lock import holder_pid, is_held
 from bleen.errors import AttentionNeeded, StoreUnavailable
 
 GUARDIAN = Path(__file__).with_name("guardian.py")
 STOP_S = 20.0
+LINGER_S = 2.0
 
 
 def ensure_controller(state_dir: Path, argv: list[str]) -> None:
     """A controller runs, or a guardian is starting one. Raises StoreUnavailable when its folder cannot be written."""
-    if is_held(state_dir / "guardian.lock") or is_held(state_dir / "controller.lock"):
+    if _stands(state_dir / "guardian.lock") or _stands(state_dir / "controller.lock"):
         return
     ensure_guardian(state_dir, argv)
 
@@ -38,6 +41,23 @@ def ensure_guardian(state_dir: Path, argv: list[str]) -> None:
         )
     except OSError as error:
         raise StoreUnavailable(f"the controller could not be started: {error}") from error
+
+
+def _stands(path: Path) -> bool:
+    """The lock's holder lives. One that was killed can seem to hold it for a moment, through a child that has not begun its own program."""
+    deadline = time.monotonic() + LINGER_S
+    while is_held(path):
+        if _lives(holder_pid(path)) or time.monotonic() > deadline:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return pid > 0 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def stop_controller(state_dir: Path) -> bool:
