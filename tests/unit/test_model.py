@@ -138,11 +138,6 @@ def test_the_evidence_that_is_needed_follows_from_alpha() -> None:
     assert Policy(alpha=0.01).evidence_needed == pytest.approx(100.0)
 
 
-def test_a_share_of_nothing_is_zero() -> None:
-    assert Tally().failure_share == 0.0
-    assert Tally(requests=4, failures=1).failure_share == 0.25
-
-
 def test_a_verdict_is_recorded_with_its_figures() -> None:
     verdict = Verdict(Judgement.FAIL, "green fails", "error rates", 123.4567, tallies={GREEN: Tally(10, 2, 1.23, 0.0456, 1)})
     assert verdict.to_dict() == {

@@ -22,6 +22,7 @@ def run_demo(*, json_output: bool, rate: int) -> int:
         try:
             finale = await interrupt.unless(perform(audience, rate=rate))
         except Interrupted:
+            audience.leave()  # first: the view would draw over the sentence
             output.say("interrupted: what the demo had started has been stopped")
             return INTERRUPTED
         finally:
@@ -46,7 +47,7 @@ class _Spectator:
         output.say(f"\n{act.version}: {act.story}")
         if self._json:
             output.emit("demo.deployment", version=act.version, deployment=deployment)
-        self._display = display_for(json_output=self._json)
+        self._display = display_for(json_output=self._json, hint="Ctrl-C ends the demo and stops all that it started")
         self._display.__enter__()
 
     def sees(self, report: StatusReport) -> None:

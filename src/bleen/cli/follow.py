@@ -72,14 +72,17 @@ def run(work: Callable[[Interrupt], Coroutine[Any, Any, int]]) -> int:
     return asyncio.run(armed())
 
 
-def display_for(*, json_output: bool, before: StatusReport | None = None) -> Display:
-    """JSON lines when asked for, a live view on a terminal, else plain lines. What `before` says is not told again."""
+def display_for(*, json_output: bool, before: StatusReport | None = None, hint: str = "") -> Display:
+    """JSON lines when asked for, a live view on a terminal, else plain lines. What `before` says is not told again.
+
+    `hint` is what the live view says of Ctrl-C, where it does not leave the deployment running.
+    """
     if json_output:
         return JsonLines(Tracker(before))
     if output.on_terminal():
         from bleen.cli.view import LiveView
 
-        return LiveView()
+        return LiveView(hint)
     return PlainLines(Tracker(before))
 
 

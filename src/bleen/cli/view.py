@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,14 +28,18 @@ _STATES = {"running": "bold", "rolling_back": "bold red", "frozen": "bold red", 
 _LABEL_WIDTH = 18  # "traffic switching"
 
 
+HINT = "Ctrl-C leaves it running; bleen pause, bleen abort"
+
+
 class LiveView:
     """Redraws one frame at about 8 Hz on stderr; the last frame stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, hint: str = "") -> None:
+        self._frame = partial(frame, hint=hint or HINT)
         self._live = Live(console=Console(stderr=True, highlight=False), auto_refresh=False)
         self._drawn_at = 0.0
         self._last: StatusReport | None = None
-        self._picture: Callable[[StatusReport, float], RenderableType] = frame
+        self._picture: Callable[[StatusReport, float], RenderableType] = self._frame
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -44,7 +49,7 @@ class LiveView:
         self._finish()
 
     def show(self, report: StatusReport) -> None:
-        self._keep(report, frame)
+        self._keep(report, self._frame)
 
     def idle(self, report: StatusReport) -> None:
         self._keep(report, idle_frame)
@@ -74,7 +79,7 @@ class LiveView:
         self._live.update(self._picture(report, time.time()), refresh=True)
 
 
-def frame(report: StatusReport, now: float) -> RenderableType:
+def frame(report: StatusReport, now: float, hint: str = HINT) -> RenderableType:
     """One picture of the deployment under way or ended last."""
     deployment = report.deployment
     if deployment is None:
@@ -91,7 +96,7 @@ def frame(report: StatusReport, now: float) -> RenderableType:
         *_verdict(live),
         _line("way back", Text(way_back_sentence(report.way_back))),
         _line("controller", Text(controller_sentence(report.controller))),
-        *([Text("Ctrl-C leaves it running; bleen pause, bleen abort", style="dim")] if deployment.status == "running" else []),
+        *([Text(hint, style="dim")] if deployment.status == "running" else []),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -68,10 +68,10 @@ class Supervisor:
                     await self._guarded(f"{resident.environment.value} retirement", self._retire(resident))
             await asyncio.sleep(ROUND_S)
 
-    async def _guarded(self, subject: str, work: object) -> None:
+    async def _guarded(self, subject: str, work: Awaitable[None]) -> None:
         """One duty that fails does not keep the others from being done."""
         try:
-            await work  # type: ignore[misc]
+            await work
         except (Fenced, StoreUnavailable):
             raise
         except BleenError as error:

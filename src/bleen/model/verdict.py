@@ -49,10 +49,6 @@ class Tally:
     p95_s: float = 0.0
     probes_failed_in_a_row: int = 0
 
-    @property
-    def failure_share(self) -> float:
-        return self.failures / self.requests if self.requests else 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -171,10 +171,6 @@ class Reader:
             for row in self._connection.execute(query)
         ]
 
-    def last_event(self) -> int:
-        e = tables.event
-        return self._connection.execute(sa.select(sa.func.max(e.c.seq))).scalar_one_or_none() or 0
-
     def _one(self, condition: sa.ColumnElement[bool]) -> Deployment | None:
         d = tables.deployment
         row = self._connection.execute(sa.select(d).where(d.c.service == self._service, condition)).first()
